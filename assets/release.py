@@ -1,0 +1,218 @@
+"""The end of the chain: signed verdicts, the registered release, and the canary."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from dagster import (
+    AssetExecutionContext,
+    AssetIn,
+    AssetOut,
+    AssetsDefinition,
+    DataVersion,
+    MaterializeResult,
+    MetadataValue,
+    multi_asset,
+)
+
+from assets.ancestry import trace_ancestry
+from assets.chain import Chain
+from assets.eval_report import gates_shown
+from assets.prompts import keep_prompt
+from assets.shown import markdown_table
+from ml_platform.contracts.canonical import digest
+from ml_platform.contracts.evidence import GateResult
+from ml_platform.contracts.home import Home
+from ml_platform.contracts.release import Release
+from resources.manifests import Value
+from resources.reporting import readable_failures
+from resources.state import StoreResource
+
+if TYPE_CHECKING:
+    from ml_platform.registry.mlflow_registry import MlflowRegistry, Registration
+    from ml_platform.release.controller import Controller
+    from ml_platform.release.verification import Eligibility
+
+CODE = ("contracts", "gates", "lineage", "registry", "release")
+
+
+def release_assets(chain: Chain) -> AssetsDefinition:
+    """`gate_verdict` and `registered_release` of one product: one step, so that neither comes without the other."""
+    product = chain.product
+    settings = [product.promotion_policy, product.monitor_policy, product.guardrails, product.action_policy]
+    verdict = chain.described("gate_verdict", kinds={"python", "intoto"}, code=CODE, settings=settings)
+    registered = chain.described("registered_release", kinds={"mlflow", "sqlite"}, code=CODE, settings=settings)
+
+    @multi_asset(
+        name=f"{product.name}__gates_and_release",
+        ins={"eval_report": AssetIn(chain.key("eval_report"))},
+        outs={
+            "gate_verdict": AssetOut(
+                **verdict,
+                dagster_type=Value,
+                description="Accepted or held, and why: one signed verdict for each gate of the promotion policy.\n\n"
+                "Every candidate gets one. The evidence is appended to the ledger, which alone decides what may serve.",
+            ),
+            "registered_release": AssetOut(
+                **registered,
+                dagster_type=Value,
+                description="The tuple that moves as one: data, features, model, prompt, guardrails, policies, code, "
+                "environment.\n\nHeld candidates are registered too, so that history explains itself.",
+            ),
+        },
+        internal_asset_deps={
+            "gate_verdict": {chain.key("eval_report")},
+            "registered_release": {chain.key("gate_verdict")},
+        },
+        partitions_def=chain.partitions,
+        can_subset=False,
+    )
+    def gates_and_release(
+        context: AssetExecutionContext, eval_report: Value, store: StoreResource
+    ) -> Iterator[MaterializeResult[Value]]:
+        from ml_platform.evaluation.evaluate import load_report
+        from ml_platform.gates.assess import assess_release
+        from ml_platform.lineage.keys import signing_key
+        from ml_platform.release.assemble import build_release, evidence_inputs
+
+        with readable_failures():
+            artifacts = store.store()
+            report_artifact = artifacts.open(eval_report.kind, eval_report.value_sha256)
+            report = load_report(report_artifact)
+            traced = trace_ancestry(artifacts, report.candidate_sha256)
+            results = assess_release(product.promotion_policy, report)
+            release = build_release(product, traced.snapshot, traced.training_set, traced.candidate)
+            keep_prompt(artifacts, product.prompt)
+            now, key, controller = datetime.now(UTC), signing_key(store.home), _controller(store.home)
+            actor = f"dagster run {context.run.run_id}"
+            news = controller.register_release(release, product.promotion_policy, now, actor)
+            inputs = evidence_inputs(report, report_artifact)
+            found = controller.record_verdicts(release, results, inputs, key, now, actor)
+            said = "eligible" if found.eligible else f"held: {', '.join(found.reasons)}"
+            version = _mlflow(store.home).register(
+                release,
+                traced.candidate.path,
+                said,
+                controller.state(product.name),
+                [report_artifact.file("report.html"), report_artifact.file("summary.md")],
+            )
+        yield _verdict_materialized(chain, release, results, found)
+        yield _release_materialized(chain, release, version, news=news)
+
+    return gates_and_release
+
+
+def canary_asset(chain: Chain) -> AssetsDefinition:
+    """`canary_alias` of one product."""
+
+    @chain.asset(
+        "canary_alias",
+        kinds={"mlflow", "sqlite"},
+        code=CODE,
+        settings=[chain.product.promotion_policy.canary],
+        upstream=["registered_release"],
+    )
+    def canary_alias(
+        context: AssetExecutionContext, registered_release: Value, store: StoreResource
+    ) -> MaterializeResult[Value]:
+        """An accepted release begins to serve a small share of the users; a held one moves nothing.
+
+        The controller checks evidence, expiry and policy again in the ledger's transaction. A release that is older
+        than what serves never moves anything, so that past days can be filled in without harm.
+        """
+        now, release_id = datetime.now(UTC), registered_release.value_sha256
+        with readable_failures():
+            controller = _controller(store.home)
+            moved = controller.open_canary(chain.product.name, release_id, now, f"dagster run {context.run.run_id}")
+            state = controller.state(chain.product.name)
+            mirrored = _mlflow(store.home).mirror(chain.product.name, state)
+        context.log.info(f"{chain.product.name} {release_id[:12]}: {moved.sentence}")
+        slots = {str(slot): sha256 for slot, sha256 in state.slots.items()}
+        rows = [(f"`{slot}`", f"`{sha256[:12]}`") for slot, sha256 in slots.items()]
+        facts = {"release_id": release_id, "outcome": moved.sentence, "epoch": state.epoch, "slots": slots}
+        return MaterializeResult(
+            value=Value(kind="canary_move", value_sha256=digest(facts), facts=facts),
+            metadata={
+                "outcome": MetadataValue.text(moved.sentence),
+                "release_id": MetadataValue.text(release_id),
+                "slots": MetadataValue.md(markdown_table(("slot", "release"), rows)),
+                "epoch": MetadataValue.int(state.epoch),
+                "exposure": MetadataValue.float(state.exposure),
+                "mlflow": MetadataValue.text(mirrored.warning or "; ".join(mirrored.changes) or "unchanged"),
+                "next": MetadataValue.md(f"`mlp show {release_id[:12]}` · `mlp status {chain.product.name}`"),
+            },
+            data_version=DataVersion(digest(facts)),
+        )
+
+    return canary_alias
+
+
+def _controller(home: Home) -> "Controller":
+    from ml_platform.lineage.keys import trusted_keys
+    from ml_platform.lineage.ledger import Ledger
+    from ml_platform.release.assemble import gate_producer
+    from ml_platform.release.controller import Controller
+
+    return Controller(Ledger(home.ledger_url), trusted_keys(home), gate_producer())
+
+
+def _mlflow(home: Home) -> "MlflowRegistry":
+    from ml_platform.registry.mlflow_registry import MlflowRegistry
+
+    return MlflowRegistry(home.mlflow_url, home.mlflow_artifacts)
+
+
+def _verdict_materialized(
+    chain: Chain, release: Release, results: tuple[GateResult, ...], found: "Eligibility"
+) -> MaterializeResult[Value]:
+    said = "accepted" if found.eligible else f"held: {', '.join(found.reasons)}"
+    facts: dict[str, Any] = {
+        "release_id": release.release_id,
+        "verdict": said,
+        "gates": [{"gate": r.gate, "verdict": str(r.verdict), "claim": r.claim, "reason": r.reason} for r in results],
+    }
+    shown: dict[str, Any] = {
+        "verdict": MetadataValue.text(said),
+        **gates_shown(results),
+        "release_id": MetadataValue.text(release.release_id),
+        "promotion_policy": MetadataValue.text(chain.product.promotion_policy.version),
+    }
+    if found.reasons:
+        lines = [f"- **`{gate}`** {reason}" for gate, reason in found.reasons.items()]
+        shown["held_by"] = MetadataValue.md("\n".join(lines))
+    if found.expires_at is not None:
+        shown["evidence_expires_at"] = MetadataValue.text(found.expires_at.isoformat(timespec="minutes"))
+    return MaterializeResult(
+        asset_key=chain.key("gate_verdict"),
+        value=Value(kind="gate_verdict", value_sha256=digest(facts), facts=facts),
+        metadata=shown,
+        data_version=DataVersion(digest(facts)),
+    )
+
+
+def _release_materialized(
+    chain: Chain, release: Release, version: "Registration", *, news: bool
+) -> MaterializeResult[Value]:
+    parts = release.model_dump(mode="json")
+    lines = [f"- **{name}** {_part(part)}" for name, part in parts.items() if part not in (None, [], ())]
+    return MaterializeResult(
+        asset_key=chain.key("registered_release"),
+        value=Value(kind="release", value_sha256=release.release_id, facts=parts),
+        metadata={
+            "release_id": MetadataValue.text(release.release_id),
+            "parts": MetadataValue.md("\n".join(lines)),
+            "mlflow_version": MetadataValue.text(version.version or version.warning),
+            "mlflow_run": MetadataValue.text(version.run_id or "none"),
+            "release": MetadataValue.json(parts),
+            "registered_before": MetadataValue.bool(not news),
+        },
+        data_version=DataVersion(release.release_id),
+    )
+
+
+def _part(part: Any) -> str:
+    """One line for a part of the tuple: short values whole, digests by their first 12 digits."""
+    if not isinstance(part, dict):
+        return str(part)
+    shown = {name: value for name, value in part.items() if isinstance(value, str | int | float) and value != ""}
+    return ", ".join(f"{name} {str(value)[:12] if name.endswith('sha256') else value}" for name, value in shown.items())

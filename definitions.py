@@ -1,0 +1,75 @@
+"""The composition root: every product folder becomes a chain of assets, a job and a schedule.
+
+Products are the folders below `products/` beside this file and those that ML_PLATFORM_PRODUCTS names. A folder
+that cannot be read becomes one asset that shows its error, so that one team's typing error does
+not take away the chains of the others. Loading reads YAML and nothing else. Nothing imports this file.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+from dagster import Definitions, PreviewWarning, in_process_executor
+
+from assets.broken_product import broken_product_asset
+from assets.candidate import adapter_verifies_check, candidate_asset
+from assets.chain import Chain
+from assets.continuous_training import continuous_training_job, weekly_schedule
+from assets.eval_report import eval_report_asset, gates_pass_check
+from assets.release import canary_asset, release_assets
+from assets.snapshot import schema_valid_check, snapshot_asset
+from assets.training_set import no_leakage_check, training_set_asset
+from ml_platform.contracts.products import load_product, product_folders
+from ml_platform.errors import ContractError
+from resources.launcher import launcher_from_environment
+from resources.manifests import ManifestIOManager
+from resources.state import PROJECT, StoreResource
+
+
+def product_definitions(folder: Path) -> Definitions:
+    """The chain, job and schedule of the product in a folder, or the error that it cannot be read."""
+    try:
+        chain = Chain(load_product(folder))
+    except ContractError as error:
+        logging.getLogger(__name__).warning("Product %s has no chain. %s", folder.name, error)
+        return Definitions(assets=[broken_product_asset(folder, error)])
+    job = continuous_training_job(chain)
+    with warnings.catch_warnings():
+        # Partitioned checks are a preview in Dagster 1.13; without them no check could say which day it judged.
+        warnings.simplefilter("ignore", PreviewWarning)
+        checks = [
+            schema_valid_check(chain),
+            no_leakage_check(chain),
+            adapter_verifies_check(chain),
+            gates_pass_check(chain),
+        ]
+    return Definitions(
+        assets=[
+            snapshot_asset(chain),
+            training_set_asset(chain),
+            candidate_asset(chain),
+            eval_report_asset(chain),
+            release_assets(chain),
+            canary_asset(chain),
+        ],
+        asset_checks=checks,
+        jobs=[job],
+        schedules=[weekly_schedule(chain, job)],
+    )
+
+
+def platform_definitions(folders: Iterable[Path]) -> Definitions:
+    """The definitions of the products in these folders with the resources they share; steps run in one process."""
+    shared = Definitions(
+        resources={
+            "store": StoreResource(),
+            "io_manager": ManifestIOManager(),
+            "launcher": launcher_from_environment(),
+        },
+        executor=in_process_executor,
+    )
+    return Definitions.merge(shared, *map(product_definitions, folders))
+
+
+defs = platform_definitions(product_folders(PROJECT / "products").values())

@@ -1,0 +1,86 @@
+"""`mlp status`: what serves now, from the ledger and from nothing else."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ml_platform.cli.output import AsJson, percent, print_json, print_table, short
+
+if TYPE_CHECKING:
+    from ml_platform.lineage.ledger import Ledger
+
+
+def status(
+    product: Annotated[str | None, typer.Argument(help="Only this product.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what serves: slots, exposure, epoch and the newest release of each product."""
+    from ml_platform.cli.dossier import has_ledger
+    from ml_platform.contracts.home import Home
+    from ml_platform.contracts.products import product_folders
+    from ml_platform.errors import UnknownProductError
+    from ml_platform.lineage.ledger import Ledger
+
+    home = Home.from_environment()
+    ledger = Ledger(home.ledger_url) if has_ledger(home) else None
+    known = sorted({*product_folders(), *(ledger.products() if ledger else ())})
+    if product is not None and product not in known:
+        raise UnknownProductError(f"there is no product '{product}'; known products: {', '.join(known) or 'none'}.")
+    found = [_status_of(ledger, name) for name in ([product] if product else known)]
+    if as_json:
+        print_json({"home": str(home.root), "products": found})
+        return
+    headers = ("product", "production", "canary", "epoch", "releases", "newest release", "its state", "held by")
+    print_table(f"What serves · {home.root}", headers, [_row(one) for one in found])
+    if not known:
+        typer.echo("No product here: change into a checkout, or name folders in ML_PLATFORM_PRODUCTS.")
+
+
+def _status_of(ledger: "Ledger | None", product: str) -> dict[str, Any]:
+    from ml_platform.release.history import release_history
+
+    if ledger is None:
+        return {"product": product, "epoch": 0, "slots": {}, "exposure": 0.0, "releases": 0, "newest": None}
+    state, history = ledger.state(product), release_history(ledger, product)
+    newest = history[0] if history else None
+    return {
+        "product": product,
+        "epoch": state.epoch,
+        "slots": {slot.value: release_id for slot, release_id in state.slots.items()},
+        "exposure": state.exposure,
+        "releases": len(history),
+        "newest": newest
+        and {
+            "release_id": newest.release_id,
+            "as_of": newest.as_of.isoformat(),
+            "state": newest.state.value,
+            "registered_at": newest.recorded_at.isoformat(),
+            "held_by": dict(newest.held_by) if newest.state.value == "held" else {},
+        },
+    }
+
+
+def _row(found: dict[str, Any]) -> tuple[Any, ...]:
+    slots, newest = found["slots"], found["newest"] or {}
+    canary = f"{short(slots['canary'])} at {percent(found['exposure'])}" if "canary" in slots else None
+    registered = newest and f"{short(newest['release_id'])} of {newest['as_of']}, {_moment(newest['registered_at'])}"
+    return (
+        found["product"],
+        short(slots["production"]) if "production" in slots else None,
+        canary,
+        found["epoch"],
+        found["releases"],
+        registered or None,
+        newest.get("state"),
+        ", ".join(newest.get("held_by", ())) or None,
+    )
+
+
+def _moment(iso: str) -> str:
+    return f"{datetime.fromisoformat(iso):%Y-%m-%d %H:%M} UTC"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command of this file."""
+    app.command(rich_help_panel="Releases")(status)

@@ -1,0 +1,98 @@
+"""`mlp up`: every process of the Procfile, on loopback, until Ctrl-C."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ml_platform.cli.output import AsJson, print_json, print_pairs
+from ml_platform.errors import BusyError, InvalidInputError, OperationError
+
+if TYPE_CHECKING:
+    from ml_platform.contracts.home import Home
+
+LOOPBACK = "127.0.0.1"
+DAGSTER_PORT = 3000
+MLFLOW_PORT = 5000
+
+
+def up(
+    host: Annotated[str, typer.Option(help="The address to bind to; nothing asks for a password.")] = LOOPBACK,
+    dagster_port: Annotated[int, typer.Option(min=1, max=65535, help="The Dagster UI.")] = DAGSTER_PORT,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="The MLflow UI.")] = MLFLOW_PORT,
+    as_json: AsJson = False,
+) -> None:
+    """Start the Dagster UI, its daemon and the MLflow UI; Ctrl-C stops them all."""
+    from ml_platform.cli.environment import child_environment, find_checkout
+    from ml_platform.contracts.home import Home
+
+    home, checkout = Home.from_environment(), find_checkout()
+    _require_free(host, {"--dagster-port": dagster_port, "--mlflow-port": mlflow_port})
+    _prepare(home, checkout, child_environment(home))
+    environment = child_environment(home) | {
+        "MLP_WORKSPACE": str(checkout / "workspace.yaml"),
+        "MLP_HOST": host,
+        "MLP_DAGSTER_PORT": str(dagster_port),
+        "MLP_MLFLOW_PORT": str(mlflow_port),
+        "MLP_MLFLOW_URL": home.mlflow_url,
+        "MLP_MLFLOW_ARTIFACTS": str(home.mlflow_artifacts),
+    }
+    addresses = {"dagster": f"http://{host}:{dagster_port}", "mlflow": f"http://{host}:{mlflow_port}"}
+    if as_json:
+        print_json({"home": str(home.root), **addresses})
+    else:
+        print_pairs([("Dagster", addresses["dagster"]), ("MLflow", addresses["mlflow"]), ("state", home.root)])
+    sys.stdout.flush()
+    raise typer.Exit(_supervise(checkout, environment, quiet=as_json))
+
+
+def _prepare(home: "Home", checkout: Path, environment: Mapping[str, str]) -> None:
+    """The folders that the processes expect, and a Dagster instance in which no dead run counts as living.
+
+    Webserver and daemon would else create its databases at the same moment, which leaves them unusable.
+    """
+    home.mlflow_artifacts.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(checkout / "launch.py"), "tidy"]
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OperationError(f"the Dagster instance in {home.dagster} cannot be opened: {done.stderr.strip()[-500:]}")
+
+
+def _require_free(host: str, ports: dict[str, int]) -> None:
+    if len(set(ports.values())) < len(ports):
+        raise InvalidInputError(f"{' and '.join(ports)} are the same port. Choose two.")
+    for option, port in ports.items():
+        if not port_is_free(host, port):
+            raise BusyError(
+                f"{host}:{port} cannot be bound: another program listens there, or the address is not this machine's. "
+                f"End it, or choose another port with {option}."
+            )
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now; addresses of connections that just ended count as free."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def _supervise(checkout: Path, environment: dict[str, str], *, quiet: bool) -> int:
+    try:
+        from ml_platform.cli.procfile import run_procfile
+    except ModuleNotFoundError as error:
+        raise InvalidInputError(f"{error.name} is not installed. Install the Dagster layer: `make install`.") from None
+    return run_procfile(checkout, environment, quiet=quiet)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command of this file."""
+    app.command(rich_help_panel="Machine")(up)

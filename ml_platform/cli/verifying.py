@@ -1,0 +1,63 @@
+"""A release checked again from its bytes: chain, signatures, gates, artifacts."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from ml_platform.cli.dossier import Dossier, artifact_digests, open_ledger, read_dossier
+from ml_platform.contracts.home import Home
+from ml_platform.errors import MlPlatformError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was checked: `ok`, `broken`, or a `note` that breaks nothing: a gate may honestly say FAIL."""
+
+    what: str
+    state: Literal["ok", "note", "broken"]
+    found: str
+
+
+def verify_everything(home: Home, release_id: str) -> Iterator[Finding]:
+    """Checks everything behind a release and goes on after what is wrong.
+
+    Raises InvalidInputError for an unknown release and LedgerCorruptError where the ledger cannot be read at all.
+    """
+    from ml_platform.lineage.keys import trusted_keys
+    from ml_platform.lineage.object_store import artifact_store
+
+    dossier = read_dossier(home, release_id, with_mlflow=False)
+    yield _finding("ledger", lambda: _chains(home, trusted=trusted_keys(home)))
+    for row in dossier.gates:
+        found = f"{row.verdict or 'no evidence'}: {row.reason}"
+        yield Finding(f"gate {row.gate}", "ok" if row.verdict == "PASS" else "broken" if row.damaged else "note", found)
+    yield Finding("evidence", "ok" if dossier.eligibility.eligible else "note", dossier.eligibility.sentence)
+    store = artifact_store(home)
+    for kind, sha256 in artifact_digests(dossier).items():
+
+        def opened(kind: str = kind, sha256: str = sha256) -> str:
+            artifact = store.open(kind, sha256)
+            return f"{len(artifact.manifest.files)} files of {sha256[:12]} have their digests"
+
+        yield _finding(kind, opened)
+    yield _finding("base model", lambda: _base(home, dossier))
+
+
+def _chains(home: Home, trusted: object) -> str:
+    chains = open_ledger(home).verify(trusted)  # type: ignore[arg-type]
+    return ", ".join(f"{chain.product}: {chain.events} events" for chain in chains)
+
+
+def _base(home: Home, dossier: Dossier) -> str:
+    from ml_platform.families.lora.base_model import open_base
+
+    model = dossier.record.release.model
+    open_base(model.base_model, model.base_sha256, home)
+    return f"{model.base_model} {model.base_sha256[:12]} has its digest"
+
+
+def _finding(what: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, "ok", check())
+    except MlPlatformError as error:
+        return Finding(what, "broken", str(error))

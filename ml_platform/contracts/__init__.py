@@ -1,0 +1,1 @@
+"""Frozen values that cross files, processes and networks, their canonical bytes and their digests."""

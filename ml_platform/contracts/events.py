@@ -1,0 +1,205 @@
+"""Events: what the ledger records, one payload a kind; nothing else ever changes what serves."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import AwareDatetime, Field
+
+from ml_platform.contracts.base import Contract, Name, Sha256, Share
+from ml_platform.contracts.evidence import Evidence, Verdict
+from ml_platform.contracts.policy import PromotionPolicy
+from ml_platform.contracts.release import Release
+
+NO_EVENT_SHA256 = "0" * 64
+"""What the first event of a product names as the one before it."""
+
+Step = Annotated[int, Field(ge=1)]
+Exposure = Annotated[Share, Field(gt=0.0)]
+
+
+class EventKind(StrEnum):
+    """Every kind of event; the moves among them are the arrows that DESIGN.md draws."""
+
+    POLICY_RECORDED = "policy_recorded"
+    RELEASE_REGISTERED = "release_registered"
+    EVIDENCE_RECORDED = "evidence_recorded"
+    RELEASE_HELD = "release_held"
+    RELEASE_ELIGIBLE = "release_eligible"
+    CANARY_OPENED = "canary_opened"
+    CANARY_REPLACED = "canary_replaced"
+    CANARY_ADVANCED = "canary_advanced"
+    CANARY_PAUSED = "canary_paused"
+    CANARY_RESUMED = "canary_resumed"
+    CANARY_ABORTED = "canary_aborted"
+    RELEASE_PROMOTED = "release_promoted"
+    RELEASE_ROLLED_BACK = "release_rolled_back"
+
+    @property
+    def moves(self) -> bool:
+        """Whether an event of this kind changes what serves, and so raises the epoch."""
+        return self.name.startswith("CANARY_") or self in (self.RELEASE_PROMOTED, self.RELEASE_ROLLED_BACK)
+
+
+class PolicyRecorded(Contract):
+    """The promotion policy that releases name by its digest, kept whole."""
+
+    policy: PromotionPolicy
+
+
+class ReleaseRegistered(Contract):
+    """A release, held ones too."""
+
+    release: Release
+
+
+class EvidenceRecorded(Contract):
+    """A signed envelope, kept beside the events under its digest, and what it says."""
+
+    release_id: Sha256
+    gate: Name
+    verdict: Verdict
+    policy_sha256: Sha256
+    envelope_sha256: Sha256
+    expires_at: AwareDatetime
+
+    @classmethod
+    def of(cls, evidence: Evidence, envelope_sha256: str) -> Self:
+        """What the event says of an envelope with this evidence."""
+        return cls(
+            release_id=evidence.release_id,
+            gate=evidence.result.gate,
+            verdict=evidence.result.verdict,
+            policy_sha256=evidence.policy_sha256,
+            envelope_sha256=envelope_sha256,
+            expires_at=evidence.expires_at,
+        )
+
+
+class ReleaseHeld(Contract):
+    """A release that may not serve: the gates that hold it, each with its reason."""
+
+    release_id: Sha256
+    policy_sha256: Sha256
+    gates: Annotated[dict[Name, str], Field(min_length=1)]
+
+
+class ReleaseEligible(Contract):
+    """A release that passed every gate of its policy, until the first of its evidence expires."""
+
+    release_id: Sha256
+    policy_sha256: Sha256
+    expires_at: AwareDatetime
+
+
+class CanaryOpened(Contract):
+    """A release begins to serve a share of the users."""
+
+    release_id: Sha256
+    step: Step
+    exposure: Exposure
+
+
+class CanaryReplaced(Contract):
+    """The canary makes room for a newer one; it did nothing wrong."""
+
+    release_id: Sha256
+    by: Sha256
+
+
+class CanaryAdvanced(Contract):
+    """The canary goes on to a further step of its plan."""
+
+    release_id: Sha256
+    step: Step
+    exposure: Exposure
+
+
+class CanaryPaused(Contract):
+    """The canary keeps its users and goes no further."""
+
+    release_id: Sha256
+    reason: str
+
+
+class CanaryResumed(Contract):
+    """A paused canary goes on."""
+
+    release_id: Sha256
+    reason: str
+
+
+class CanaryAborted(Contract):
+    """The canary leaves its slot because of what was seen of it."""
+
+    release_id: Sha256
+    reason: str
+
+
+class ReleasePromoted(Contract):
+    """The canary becomes production; what served before is superseded."""
+
+    release_id: Sha256
+
+
+class ReleaseRolledBack(Contract):
+    """Production leaves its slot and a superseded release serves again."""
+
+    release_id: Sha256
+    to: Sha256
+    reason: str
+
+
+Payload = (
+    PolicyRecorded
+    | ReleaseRegistered
+    | EvidenceRecorded
+    | ReleaseHeld
+    | ReleaseEligible
+    | CanaryOpened
+    | CanaryReplaced
+    | CanaryAdvanced
+    | CanaryPaused
+    | CanaryResumed
+    | CanaryAborted
+    | ReleasePromoted
+    | ReleaseRolledBack
+)
+
+PAYLOADS: dict[EventKind, type[Payload]] = {
+    EventKind.POLICY_RECORDED: PolicyRecorded,
+    EventKind.RELEASE_REGISTERED: ReleaseRegistered,
+    EventKind.EVIDENCE_RECORDED: EvidenceRecorded,
+    EventKind.RELEASE_HELD: ReleaseHeld,
+    EventKind.RELEASE_ELIGIBLE: ReleaseEligible,
+    EventKind.CANARY_OPENED: CanaryOpened,
+    EventKind.CANARY_REPLACED: CanaryReplaced,
+    EventKind.CANARY_ADVANCED: CanaryAdvanced,
+    EventKind.CANARY_PAUSED: CanaryPaused,
+    EventKind.CANARY_RESUMED: CanaryResumed,
+    EventKind.CANARY_ABORTED: CanaryAborted,
+    EventKind.RELEASE_PROMOTED: ReleasePromoted,
+    EventKind.RELEASE_ROLLED_BACK: ReleaseRolledBack,
+}
+
+KIND_OF: dict[type[Payload], EventKind] = {payload: kind for kind, payload in PAYLOADS.items()}
+
+
+class Event(Contract):
+    """One link of a product's chain: its digest covers everything here, the previous digest included.
+
+    `sequence` counts the product's events from 1, `epoch` the moves among them, this one included.
+    """
+
+    product: Name
+    sequence: Annotated[int, Field(ge=1)]
+    epoch: Annotated[int, Field(ge=0)]
+    kind: EventKind
+    payload: dict[str, Any]
+    previous_sha256: Sha256
+    recorded_at: AwareDatetime
+    actor: Annotated[str, Field(min_length=1)]
+
+    @property
+    def where(self) -> str:
+        """What errors call this event."""
+        return f"event {self.sequence} of {self.product} ({self.kind})"

@@ -1,0 +1,141 @@
+"""Products found in folders, read and checked; no code of theirs runs until a hook is called."""
+
+import difflib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from ml_platform.contracts.base import Contract
+from ml_platform.contracts.canonical import file_sha256
+from ml_platform.contracts.policy import ActionPolicy, MonitorPolicy, PromotionPolicy
+from ml_platform.contracts.product import FeatureSpec, GuardrailSpec, ProductSpec, PromptSpec
+from ml_platform.errors import ContractError, UnknownProductError
+
+T = TypeVar("T", bound=Contract)
+
+VARIABLE = "ML_PLATFORM_PRODUCTS"
+"""Further folders of products, separated like PATH."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """One product: its folder and every value that the folder declares."""
+
+    folder: Path
+    spec: ProductSpec
+    prompt: PromptSpec
+    promotion_policy: PromotionPolicy
+    monitor_policy: MonitorPolicy
+    guardrails: GuardrailSpec
+    action_policy: ActionPolicy | None
+    features: FeatureSpec | None
+
+    @property
+    def name(self) -> str:
+        """The product's name, which is also its Dagster group and key prefix."""
+        return self.spec.name
+
+    def hook(self, reference: str) -> Callable[..., Any]:
+        """The function that `file.py:function` names in the product folder.
+
+        Raises ContractError when there is no such file or function, or the file cannot be imported.
+        """
+        file, _, function = reference.partition(":")
+        path = self.folder / file
+        if not path.is_file():
+            raise ContractError(f"{self.folder / 'product.yaml'}: hook '{reference}': there is no file {path}.")
+        module = _imported(path, f"{self.name}__{path.stem}")
+        found = getattr(module, function, None)
+        if not callable(found):
+            names = [name for name in vars(module) if not name.startswith("_")]
+            nearest = difflib.get_close_matches(function, names, n=1)
+            hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
+            raise ContractError(f"{path}: has no function '{function}'.{hint}")
+        return found  # type: ignore[no-any-return]
+
+    def file_digests(self) -> dict[str, str]:
+        """SHA-256 of every Python file of the product, by path below the folder."""
+        return {
+            path.relative_to(self.folder).as_posix(): file_sha256(path) for path in sorted(self.folder.rglob("*.py"))
+        }
+
+
+def _imported(path: Path, name: str) -> ModuleType:
+    """The module in a file, registered under its name as dataclasses and pickling need it."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ContractError(f"{path}: cannot be loaded as a Python module.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ContractError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def load_product(folder: Path) -> Product:
+    """The product in a folder. Raises ContractError that names the file and the key."""
+    spec = ProductSpec.read(folder / "product.yaml")
+    if spec.name != folder.name:
+        raise ContractError(
+            f"{folder / 'product.yaml'}: key 'name' is '{spec.name}' but the folder is '{folder.name}'. "
+            "Make them equal."
+        )
+    files = spec.files
+
+    def optional(model: type[T], name: str | None) -> T | None:
+        return model.read(folder / name) if name else None
+
+    return Product(
+        folder=folder,
+        spec=spec,
+        prompt=PromptSpec.read(folder / files.prompt),
+        promotion_policy=PromotionPolicy.read(folder / files.promotion_policy),
+        monitor_policy=MonitorPolicy.read(folder / files.monitor_policy),
+        guardrails=GuardrailSpec.read(folder / files.guardrails),
+        action_policy=optional(ActionPolicy, files.action_policy),
+        features=optional(FeatureSpec, files.features),
+    )
+
+
+def product_folders(root: Path | None = None) -> dict[str, Path]:
+    """Every product folder by name: below `root` (default `products` in the working directory),
+    then below each folder that ML_PLATFORM_PRODUCTS names, separated like PATH.
+
+    A folder is a product when it holds product.yaml; an entry may also be a product itself.
+    Raises ContractError when two folders have one name, or ML_PLATFORM_PRODUCTS names no folder.
+    """
+    further = [Path(part) for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
+    for path in further:
+        if not path.is_dir():
+            raise ContractError(f"{VARIABLE} names {path}, which is no folder. Correct the path, or leave it out.")
+    roots = [root or Path("products"), *further]
+    found: dict[str, Path] = {}
+    for base in roots:
+        folders = [base] if (base / "product.yaml").is_file() else sorted(base.glob("*/"))
+        for folder in (folder.resolve() for folder in folders if (folder / "product.yaml").is_file()):
+            if found.setdefault(folder.name, folder) != folder:
+                raise ContractError(
+                    f"two products are called '{folder.name}': {found[folder.name]} and {folder}. Rename one."
+                )
+    return found
+
+
+def find_product(name: str, root: Path | None = None) -> Product:
+    """The product of that name; raises UnknownProductError with the nearest known name."""
+    folders = product_folders(root)
+    if name not in folders:
+        nearest = difflib.get_close_matches(name, folders, n=1)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known products: {', '.join(folders) or 'none'}."
+        raise UnknownProductError(
+            f"there is no product '{name}': {hint} "
+            "Products are folders below products/ or those in ML_PLATFORM_PRODUCTS."
+        )
+    return load_product(folders[name])

@@ -1,0 +1,1 @@
+"""How products learn: one folder a family, each able to prepare, train, load and predict."""

@@ -1,0 +1,1 @@
+"""Policy and measurements in, verdicts with reasons out; pure."""

@@ -1,0 +1,1 @@
+"""What was made from what: content-addressed artifacts, signed statements and the ledger."""

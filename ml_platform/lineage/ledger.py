@@ -1,0 +1,178 @@
+"""The ledger: an append-only chain of events a product, the only authority on what serves."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+
+from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+
+from ml_platform.contracts.canonical import bytes_sha256, digest
+from ml_platform.contracts.deployment import DeploymentState
+from ml_platform.contracts.events import Event, EvidenceRecorded, Payload
+from ml_platform.contracts.evidence import Evidence
+from ml_platform.errors import BusyError, EpochConflictError, LedgerCorruptError, RefusedError, StorageError
+from ml_platform.lineage.keys import TrustedKeys
+from ml_platform.lineage.ledger_rows import (
+    VerifiedChain,
+    catch_up,
+    envelopes_of,
+    event_of,
+    find_envelope,
+    row_of,
+    verify_chain,
+)
+from ml_platform.lineage.ledger_schema import envelopes, events, lock_product, open_engine, shown
+from ml_platform.lineage.replay import Replay
+from ml_platform.lineage.story import tell
+
+
+class Transaction:
+    """One writer's view of a product: what was, and what it appends; all of it is committed or none."""
+
+    def __init__(self, connection: Connection, replay: Replay, now: datetime, actor: str) -> None:
+        self._connection = connection
+        self._now = now
+        self._actor = actor
+        self.replay = replay
+
+    @property
+    def state(self) -> DeploymentState:
+        """The product's state, with what this transaction has appended."""
+        return self.replay.state()
+
+    def expect_epoch(self, expected: int | None) -> None:
+        """Raises EpochConflictError when somebody moved a slot since `expected`; None expects nothing."""
+        if expected is not None and self.replay.epoch != expected:
+            raise EpochConflictError(
+                f"{self.replay.product} is at epoch {self.replay.epoch}, expected {expected}: a slot was moved in the "
+                "meantime. Look at `mlp status` and decide again."
+            )
+
+    def append(self, payload: Payload) -> Event:
+        """Appends an event. Raises RefusedError, before anything is written, for one that the rules forbid."""
+        event = self.replay.next_event(payload, recorded_at=self._now, actor=self._actor)
+        try:
+            self.replay.add(event)
+        except LedgerCorruptError as error:
+            raise RefusedError(f"not recorded: {error}") from None
+        self._connection.execute(insert(events).values(**row_of(event)))
+        return event
+
+    def append_evidence(self, evidence: Evidence, envelope: bytes) -> Event:
+        """Appends evidence together with the envelope that holds it."""
+        envelope_sha256 = bytes_sha256(envelope)
+        if find_envelope(self._connection, envelope_sha256) is None:
+            self._connection.execute(insert(envelopes).values(envelope_sha256=envelope_sha256, content=envelope))
+        return self.append(EvidenceRecorded.of(evidence, envelope_sha256))
+
+    def has_envelope(self, release_id: str, envelope: bytes) -> bool:
+        """Whether this very envelope is recorded for a release."""
+        recorded = self.replay.evidence.get(release_id, ())
+        return bytes_sha256(envelope) in [said.envelope_sha256 for said in recorded]
+
+    def envelopes(self, release_id: str) -> tuple[bytes, ...]:
+        """Every envelope recorded for a release, in the order of the chain."""
+        return envelopes_of(self._connection, self.replay, release_id)
+
+
+class Ledger:
+    """The ledger at a SQLAlchemy URL, SQLite or PostgreSQL; tables are created on first use.
+
+    Reading or writing checks every event's digest, its link and that the rules allow it:
+    LedgerCorruptError names the first event that is wrong. StorageError and BusyError tell of the database.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._replays: dict[str, Replay] = {}
+
+    @property
+    def name(self) -> str:
+        """The ledger and its place, for messages; without the password."""
+        return f"ledger {shown(self.url)}"
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return open_engine(self.url)
+
+    def products(self) -> tuple[str, ...]:
+        """The products that have events, by name."""
+        with self._reading() as connection:
+            return _products(connection)
+
+    def events(self, product: str | None = None) -> tuple[Event, ...]:
+        """Events in the order in which they were recorded, of one product or of all; digests are checked."""
+        with self._reading() as connection:
+            query = select(events).order_by(events.c.position)
+            rows = connection.execute(query if product is None else query.where(events.c.product == product))
+            return tuple(event_of(row) for row in rows)
+
+    def log(self, product: str | None = None) -> tuple[tuple[Event, str], ...]:
+        """Every event with its sentence, in the order in which they were recorded."""
+        return tuple((event, tell(event)) for event in self.events(product))
+
+    def replay(self, product: str) -> Replay:
+        """All that the chain of a product says, read anew; yours to keep."""
+        with self._reading() as connection:
+            return catch_up(connection, Replay(product))
+
+    def state(self, product: str) -> DeploymentState:
+        """The product's slots and releases now; reads only the events that came since the last time."""
+        with self._reading() as connection:
+            replay = catch_up(connection, self._known(product))
+        self._replays[product] = replay
+        return replay.state()
+
+    def envelopes(self, product: str, release_id: str) -> tuple[bytes, ...]:
+        """Every envelope recorded for a release, in the order of the chain."""
+        with self._reading() as connection:
+            return envelopes_of(connection, catch_up(connection, Replay(product)), release_id)
+
+    @contextmanager
+    def write(self, product: str, now: datetime, actor: str) -> Iterator[Transaction]:
+        """One transaction of the only writer of a product; it is rolled back when the block raises."""
+        with self._errors_explained(), self._engine.connect().execution_options(writes=True) as connection:
+            with connection.begin():
+                lock_product(connection, int(digest(product)[:15], 16))
+                replay = catch_up(connection, self._known(product))
+                yield Transaction(connection, replay, now, actor)
+            self._replays[product] = replay
+
+    def verify(self, trusted: TrustedKeys | None = None) -> tuple[VerifiedChain, ...]:
+        """Reads everything again: each chain, each envelope; with keys, each signature too.
+
+        Raises LedgerCorruptError that names the first broken event.
+        """
+        with self._reading() as connection:
+            return tuple(verify_chain(connection, product, trusted) for product in _products(connection))
+
+    def _known(self, product: str) -> Replay:
+        """What was read before, taken out so that no other thread adds to it."""
+        known: Replay | None = self._replays.pop(product, None)
+        return known or Replay(product)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._errors_explained(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def _errors_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError as error:
+            raise EpochConflictError(f"{self.name}: somebody else recorded something first: {error.orig}") from error
+        except OperationalError as error:
+            if "locked" in str(error.orig):
+                raise BusyError(f"{self.name}: another process has been writing for long. Try again.") from error
+            raise StorageError(f"{self.name}: {error.orig}. Nothing was recorded.") from error
+        except DBAPIError as error:
+            raise LedgerCorruptError(f"{self.name}: {error.orig}") from error
+        except OSError as error:
+            raise StorageError(f"{self.name}: {error}. Nothing was recorded.") from error
+
+
+def _products(connection: Connection) -> tuple[str, ...]:
+    return tuple(connection.scalars(select(events.c.product).distinct().order_by(events.c.product)))

@@ -1,0 +1,112 @@
+"""Rows of the ledger read back as events and checked: digests, links, rules, envelopes."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+
+from ml_platform.contracts.canonical import bytes_sha256, canonical_bytes
+from ml_platform.contracts.events import Event, EventKind, EvidenceRecorded
+from ml_platform.errors import EvidenceError, LedgerCorruptError
+from ml_platform.lineage.keys import TrustedKeys
+from ml_platform.lineage.ledger_schema import envelopes, events
+from ml_platform.lineage.replay import Replay
+from ml_platform.lineage.statements import read_evidence, verify_evidence
+
+
+@dataclass(frozen=True)
+class VerifiedChain:
+    """One product's chain that was found whole: its events, its epoch and the digest of its last event."""
+
+    product: str
+    events: int
+    epoch: int
+    head_sha256: str
+
+
+def row_of(event: Event) -> dict[str, Any]:
+    """The columns of an event."""
+    plain = event.model_dump(mode="json")
+    return plain | {"payload": canonical_bytes(event.payload).decode(), "event_sha256": event.sha256}
+
+
+def event_of(row: Row[Any]) -> Event:
+    """The event in a row. Raises LedgerCorruptError unless the row is exactly what was written."""
+    columns = {key: value for key, value in row._mapping.items() if key != "position"}
+    where = f"event {columns['sequence']} of {columns['product']} ({columns['kind']})"
+    try:
+        plain = {key: value for key, value in columns.items() if key != "event_sha256"}
+        event = Event.model_validate(plain | {"payload": json.loads(columns["payload"])})
+        written = row_of(event)
+    except (ValueError, TypeError, RecursionError):
+        raise LedgerCorruptError(f"{where}: cannot be read. The row was changed or damaged.") from None
+    changed = sorted(key for key, value in columns.items() if written[key] != value)
+    if changed:
+        raise LedgerCorruptError(f"{where}: does not fit its digest ({', '.join(changed)}). The row was changed.")
+    return event
+
+
+def catch_up(connection: Connection, replay: Replay) -> Replay:
+    """Takes in what was recorded since the replay's last event, which must still be there."""
+    query = select(events).where(events.c.product == replay.product, events.c.sequence >= replay.sequence)
+    rows = connection.execute(query.order_by(events.c.sequence))
+    if replay.sequence:
+        last = rows.fetchone()
+        if last is None or last.event_sha256 != replay.head_sha256:
+            raise LedgerCorruptError(
+                f"event {replay.sequence} of {replay.product}: is gone or another one since it was last read. "
+                "The ledger was rewritten or restored from an old copy."
+            )
+    for row in rows:
+        replay.add(event_of(row))
+    return replay
+
+
+def find_envelope(connection: Connection, envelope_sha256: str) -> bytes | None:
+    """The envelope of that digest as it is stored, or None."""
+    query = select(envelopes.c.content).where(envelopes.c.envelope_sha256 == envelope_sha256)
+    content = connection.scalar(query)
+    return None if content is None else bytes(content)
+
+
+def envelopes_of(connection: Connection, replay: Replay, release_id: str) -> tuple[bytes, ...]:
+    """The envelopes of a release in the order of the chain. Raises LedgerCorruptError for a missing or changed one."""
+    return tuple(_envelope_of(connection, replay.product, said) for said in replay.evidence.get(release_id, ()))
+
+
+def verify_chain(connection: Connection, product: str, trusted: TrustedKeys | None) -> VerifiedChain:
+    """Reads one product's chain and envelopes again; with keys, every signature too."""
+    replay = Replay(product)
+    position = 0
+    for row in connection.execute(select(events).where(events.c.product == product).order_by(events.c.sequence)):
+        event = event_of(row)
+        replay.add(event)
+        if row.position <= position:
+            raise LedgerCorruptError(f"{event.where}: stands before the event that it follows. Rows were reordered.")
+        position = row.position
+        if event.kind is EventKind.EVIDENCE_RECORDED:
+            _check_envelope(connection, event, trusted)
+    return VerifiedChain(product, replay.sequence, replay.epoch, replay.head_sha256)
+
+
+def _check_envelope(connection: Connection, event: Event, trusted: TrustedKeys | None) -> None:
+    said = EvidenceRecorded.model_validate(event.payload)
+    envelope = _envelope_of(connection, event.product, said)
+    try:
+        evidence = read_evidence(envelope) if trusted is None else verify_evidence(envelope, trusted)
+    except EvidenceError as error:
+        raise LedgerCorruptError(f"{event.where}: {error}") from None
+    if EvidenceRecorded.of(evidence, said.envelope_sha256) != said:
+        raise LedgerCorruptError(f"{event.where}: says something else than its envelope.")
+
+
+def _envelope_of(connection: Connection, product: str, said: EvidenceRecorded) -> bytes:
+    content = find_envelope(connection, said.envelope_sha256)
+    if content is None or bytes_sha256(content) != said.envelope_sha256:
+        found = "is missing" if content is None else "was changed"
+        raise LedgerCorruptError(
+            f"evidence for gate '{said.gate}' of release {said.release_id[:12]} of {product}: "
+            f"envelope {said.envelope_sha256[:12]} {found}."
+        )
+    return content

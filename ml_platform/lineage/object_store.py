@@ -1,0 +1,152 @@
+"""Artifacts in an object store: any filesystem that fsspec knows, with a verified cache on local disk."""
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ml_platform.contracts.canonical import digest
+from ml_platform.contracts.home import Home
+from ml_platform.errors import ArtifactCorruptError, StorageError
+from ml_platform.lineage.artifact_files import MANIFEST, ArtifactManifest, parse_manifest
+from ml_platform.lineage.artifacts import Artifact, ArtifactStore, Build, LocalArtifactStore, is_sha256
+
+URL_VARIABLE = "ML_PLATFORM_ARTIFACT_URL"
+
+
+def artifact_store(home: Home) -> ArtifactStore:
+    """The store of this machine: the folder of the home, or the object store that ML_PLATFORM_ARTIFACT_URL names."""
+    url = os.environ.get(URL_VARIABLE)
+    return ObjectArtifactStore(url, home.artifacts) if url else LocalArtifactStore(home.artifacts)
+
+
+class ObjectArtifactStore:
+    """Artifacts below a URL such as `s3://bucket/artifacts`, laid out as LocalArtifactStore does.
+
+    Files are uploaded first, the manifest after them, the index last: an artifact without a manifest
+    does not exist, and an upload that broke off is repeated from the cache. Downloads are verified
+    before they are used. The lock of a recipe holds on this machine only: two machines may build the
+    same artifact at once, and since a name is a digest, they then write the same bytes.
+    """
+
+    def __init__(self, url: str, cache: Path) -> None:
+        self.url = url.rstrip("/")
+        self.cache = LocalArtifactStore(cache)
+
+    def make(self, kind: str, recipe: Mapping[str, Any], build: Build) -> Artifact:
+        """See ArtifactStore. Raises StorageError when the disk or the object store fails."""
+        found = self.find(kind, recipe)
+        if found is not None:
+            return found
+        made = self.cache.make(kind, recipe, build)
+        with self._errors_explained(kind):
+            self._upload(made)
+        return made
+
+    def find(self, kind: str, recipe: Mapping[str, Any]) -> Artifact | None:
+        """See ArtifactStore. An artifact that no longer verifies is set aside, so that it is made anew."""
+        name = digest(dict(recipe))
+        with self._errors_explained(kind):
+            indexed = self._read(f"{kind}/by_recipe/{name}")
+        sha256 = (indexed or b"").decode("ascii", "replace").strip()
+        if not is_sha256(sha256):
+            return None
+        try:
+            found = self.open(kind, sha256)
+        except ArtifactCorruptError:
+            with self._errors_explained(kind):
+                self._set_aside(kind, sha256)
+            return None
+        return found if digest(found.manifest.recipe) == name else None
+
+    def open(self, kind: str, sha256: str) -> Artifact:
+        """See ArtifactStore. Uses the cached copy when it verifies, otherwise downloads and verifies."""
+        try:
+            return self.cache.open(kind, sha256)
+        except ArtifactCorruptError:
+            if not is_sha256(sha256):
+                raise
+            self.cache.set_aside(kind, sha256)
+        with self._errors_explained(kind):
+            return self._download(kind, sha256)
+
+    def _download(self, kind: str, sha256: str) -> Artifact:
+        place = f"{self.url}/{kind}/{sha256}"
+        data = self._read(f"{kind}/{sha256}/{MANIFEST}")
+        if data is None:
+            raise ArtifactCorruptError(f"{place}: {kind} {sha256[:12]} is missing. Materialize the {kind} again.")
+        manifest = parse_manifest(data, f"{place}/{MANIFEST}", kind, sha256)
+        download = {"downloaded": sha256}
+        with self.cache.locked(kind, download), self.cache.workspace(kind, download) as work:
+            for name in manifest.files:
+                self._fetch(f"{kind}/{sha256}/{name}", work / name)
+            return replace(self.cache.adopt(manifest, work), reused=True)
+
+    def _upload(self, artifact: Artifact) -> None:
+        folder = f"{artifact.kind}/{artifact.sha256}"
+        if not self._holds(artifact.manifest, folder):
+            for name in artifact.manifest.files:
+                self._put(artifact.path / name, f"{folder}/{name}")
+            self._write(f"{folder}/{MANIFEST}", artifact.manifest.canonical_bytes())
+        self._write(f"{artifact.kind}/by_recipe/{digest(artifact.manifest.recipe)}", artifact.sha256.encode())
+
+    def _holds(self, manifest: ArtifactManifest, folder: str) -> bool:
+        """Whether a whole artifact stands there already, judged by its manifest, which is written last."""
+        return self._read(f"{folder}/{MANIFEST}") == manifest.canonical_bytes()
+
+    def _set_aside(self, kind: str, sha256: str) -> None:
+        filesystem, root = self._filesystem()
+        place = f"{root}/{kind}/{sha256}"
+        if filesystem.exists(place):
+            corrupt = f"{root}/corrupt/{kind}-{sha256[:12]}-{uuid.uuid4().hex[:8]}"
+            filesystem.makedirs(corrupt.rpartition("/")[0], exist_ok=True)
+            filesystem.mv(place, corrupt, recursive=True)
+
+    def _read(self, name: str) -> bytes | None:
+        filesystem, root = self._filesystem()
+        try:
+            data: bytes = filesystem.cat_file(f"{root}/{name}")
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+        return data
+
+    def _write(self, name: str, data: bytes) -> None:
+        filesystem, root = self._filesystem()
+        self._make_parent(name)
+        filesystem.pipe_file(f"{root}/{name}", data)
+
+    def _put(self, source: Path, name: str) -> None:
+        filesystem, root = self._filesystem()
+        self._make_parent(name)
+        filesystem.put_file(str(source), f"{root}/{name}")
+
+    def _fetch(self, name: str, target: Path) -> None:
+        filesystem, root = self._filesystem()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            filesystem.get_file(f"{root}/{name}", str(target))
+        except FileNotFoundError as error:
+            raise ArtifactCorruptError(f"{self.url}/{name}: the file is missing. Materialize it again.") from error
+
+    def _make_parent(self, name: str) -> None:
+        filesystem, root = self._filesystem()
+        filesystem.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
+
+    def _filesystem(self) -> tuple[Any, str]:
+        from fsspec.core import url_to_fs
+
+        filesystem, root = url_to_fs(self.url)
+        return filesystem, str(root).rstrip("/")
+
+    @contextmanager
+    def _errors_explained(self, kind: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ImportError, ValueError) as error:
+            raise StorageError(
+                f"the {kind} could not be exchanged with {self.url}: {type(error).__name__}: {error}. What was "
+                f"published before is untouched. Check {URL_VARIABLE}, the network and the credentials, then run again."
+            ) from error

@@ -1,0 +1,40 @@
+"""The story of a ledger: each event as one sentence for people."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ml_platform.contracts.events import Event, EventKind
+from ml_platform.contracts.release import Release
+
+
+def tell(event: Event) -> str:
+    """What happened, in one sentence; pure."""
+    payload = event.payload
+    release = str(payload.get("release_id", ""))[:12]
+    return _SENTENCES[event.kind](payload, release)
+
+
+def _registered(payload: dict[str, Any], _: str) -> str:
+    release = Release.model_validate(payload["release"])
+    return f"release {release.release_id[:12]} of {release.data.as_of} was registered"
+
+
+def _held(payload: dict[str, Any], release: str) -> str:
+    return f"release {release} is held: {', '.join(payload['gates'])}"
+
+
+_SENTENCES: dict[EventKind, Callable[[dict[str, Any], str], str]] = {
+    EventKind.POLICY_RECORDED: lambda p, _: f"promotion policy {p['policy']['version']} was recorded",
+    EventKind.RELEASE_REGISTERED: _registered,
+    EventKind.EVIDENCE_RECORDED: lambda p, r: f"gate {p['gate']} says {p['verdict']} of release {r}",
+    EventKind.RELEASE_HELD: _held,
+    EventKind.RELEASE_ELIGIBLE: lambda p, r: f"release {r} is eligible until {p['expires_at'][:10]}",
+    EventKind.CANARY_OPENED: lambda p, r: f"release {r} became the canary at {p['exposure']:.0%}",
+    EventKind.CANARY_REPLACED: lambda p, r: f"canary {r} made room for release {p['by'][:12]}",
+    EventKind.CANARY_ADVANCED: lambda p, r: f"canary {r} went on to step {p['step']}, {p['exposure']:.0%}",
+    EventKind.CANARY_PAUSED: lambda p, r: f"canary {r} was paused: {p['reason']}",
+    EventKind.CANARY_RESUMED: lambda p, r: f"canary {r} was resumed: {p['reason']}",
+    EventKind.CANARY_ABORTED: lambda p, r: f"canary {r} was aborted: {p['reason']}",
+    EventKind.RELEASE_PROMOTED: lambda _, r: f"release {r} went into production",
+    EventKind.RELEASE_ROLLED_BACK: lambda p, r: f"release {r} was rolled back to {p['to'][:12]}: {p['reason']}",
+}

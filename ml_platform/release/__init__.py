@@ -1,0 +1,1 @@
+"""Moving releases between slots; the controller is the only code that does."""

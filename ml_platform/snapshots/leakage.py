@@ -1,0 +1,169 @@
+"""Leakage: whether training or evaluation would see what it must not see."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ml_platform.contracts.evidence import CheckResult
+from ml_platform.contracts.example import Example
+from ml_platform.contracts.products import Product
+from ml_platform.lineage.artifacts import Artifact
+from ml_platform.snapshots.extract import load_table, manifest_of
+from ml_platform.snapshots.splits import NAMES, question_sha256
+from ml_platform.snapshots.suspicion import foretells, repeats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN = 3
+
+Splits = Mapping[str, Sequence[Example]]
+_Told = tuple[Example, dict[str, Any]]
+
+
+def check_leakage(product: Product, snapshot: Artifact, splits: Splits, golden: Sequence[Example]) -> CheckResult:
+    """`no_leakage`: every way that we know for an answer to slip into the question, looked for.
+
+    Predictions stand before the cutoff; facts carry no outcome, no column that became known only after
+    the prediction, and nothing that foretells an outcome almost surely; splits follow each other in
+    time and share no entity and no question, with each other or with the golden sets.
+    Empty splits are a problem, never a pass.
+    """
+    everything = [example for name in NAMES for example in splits.get(name, ())]
+    problems = [
+        *_emptiness(splits),
+        *_times(everything, manifest_of(snapshot).cutoff),
+        *_time_order(splits),
+        *_shared(splits, golden),
+        *_outcomes_among_facts(everything),
+        *_later_columns(product, snapshot, everything),
+    ]
+    return CheckResult(
+        check="no_leakage", passed=not problems, examined=len(everything) + len(golden), problems=tuple(problems)
+    )
+
+
+def _emptiness(splits: Splits) -> Iterator[str]:
+    for name in NAMES:
+        if not splits.get(name):
+            yield f"split '{name}' holds no example: nothing could be examined. Make examples for every split."
+    for name in sorted(set(splits) - set(NAMES)):
+        yield f"split '{name}' is unknown and was not examined. Name the splits {', '.join(NAMES)}."
+
+
+def _times(examples: Sequence[Example], end: datetime) -> Iterator[str]:
+    late = [example for example in examples if example.prediction_time and example.prediction_time > end]
+    if late:
+        first = late[0]
+        yield (
+            f"{len(late)} examples predict after the cutoff {end:%Y-%m-%d %H:%M}Z, which the snapshot cannot know: "
+            f"first '{first.example_id}' at {first.prediction_time:%Y-%m-%d %H:%M}Z. Make them from older rows."
+        )
+
+
+def _time_order(splits: Splits) -> Iterator[str]:
+    ended: tuple[datetime, str] | None = None
+    for name in NAMES:
+        times = [example.prediction_time for example in splits.get(name, ()) if example.prediction_time]
+        if not times:
+            continue
+        if ended and min(times) < ended[0]:
+            yield (
+                f"split '{name}' begins at {min(times):%Y-%m-%d %H:%M}Z, before '{ended[1]}' ends at "
+                f"{ended[0]:%Y-%m-%d %H:%M}Z. Split in the order of prediction times."
+            )
+        ended = max((max(times), name), ended or (max(times), name))
+
+
+def _shared(splits: Splits, golden: Sequence[Example]) -> Iterator[str]:
+    """Entities and questions that stand on both sides; a golden set may share them with `test` only."""
+    pairs = [(splits.get(a, ()), splits.get(b, ()), a, b) for a, b in _pairs(NAMES)]
+    pairs += [(splits.get(name, ()), golden, name, "the golden sets") for name in ("train", "validation")]
+    for one, other, name, other_name in pairs:
+        entities = sorted({example.entity for example in one} & {example.entity for example in other})
+        if entities:
+            yield (
+                f"'{name}' and {other_name} share {len(entities)} entities: {_listed(entities)}. "
+                "Keep all examples of an entity on one side."
+            )
+        asked = {question_sha256(example) for example in one}
+        repeated = [example.example_id for example in other if question_sha256(example) in asked]
+        if repeated:
+            yield (
+                f"'{name}' and {other_name} share {len(repeated)} questions with the same facts: {_listed(repeated)}. "
+                "Remove them from one side."
+            )
+
+
+def _outcomes_among_facts(examples: Sequence[Example]) -> Iterator[str]:
+    outcomes = sorted({name for example in examples for name in example.outcome})
+    facts = sorted({name for example in examples for name in example.facts})
+    for fact in sorted(set(facts) & set(outcomes)):
+        yield f"fact '{fact}' is an outcome: the question holds the answer. Remove it from the facts."
+    for fact in sorted(set(facts) - set(outcomes)):
+        for outcome in outcomes:
+            told = [(one.facts.get(fact), one.outcome[outcome]) for one in examples if outcome in one.outcome]
+            if strength := foretells(told):
+                yield (
+                    f"fact '{fact}' foretells outcome '{outcome}' almost surely ({strength}): it was probably made "
+                    "from it. Remove the fact, or make it from rows known before the prediction."
+                )
+
+
+def _later_columns(product: Product, snapshot: Artifact, examples: Sequence[Example]) -> Iterator[str]:
+    """Facts that repeat what the entity's own row in a table told only after the prediction.
+
+    A fact that as surely repeats a row known before it is none: a departure tells its airport once more.
+    """
+    timed = [example for example in examples if example.prediction_time]
+    later: dict[str, list[_Told]] = {}
+    before: list[_Told] = []
+    for table, spec in product.spec.sources.items():
+        if timed and len(spec.key) == 1:
+            known = spec.known_column
+            hidden = {spec.key[0], known, spec.event_time}
+            rows = load_table(snapshot, table).set_index(spec.key[0])
+            later[table], early = _told(rows, [name for name in spec.columns if name not in hidden], known, timed)
+            before += early
+    for fact in sorted({name for example in timed for name in example.facts}):
+        if not any(_repeating(fact, before)):
+            for table, told in later.items():
+                for column in _repeating(fact, told):
+                    yield (
+                        f"fact '{fact}' repeats {table}.{column}, which became known only after the prediction: first "
+                        f"'{told[0][0].example_id}'. Make the fact from rows known before the prediction."
+                    )
+
+
+def _told(
+    rows: "pd.DataFrame", columns: Sequence[str], known: str | None, examples: Sequence[Example]
+) -> tuple[list[_Told], list[_Told]]:
+    """Each example with its entity's row, parted by whether it became known after the prediction or before."""
+    present = rows[rows.index.isin({example.entity for example in examples})].to_dict("index")
+    later: list[_Told] = []
+    before: list[_Told] = []
+    for example in examples:
+        row = present.get(example.entity)
+        if row is not None and example.prediction_time:
+            part = later if known is not None and row[known] > example.prediction_time else before
+            part.append((example, {column: row[column] for column in columns}))
+    return later, before
+
+
+def _repeating(fact: str, told: Sequence[_Told]) -> Iterator[str]:
+    """The columns that a fact repeats, wherever it is shown."""
+    shown = [(example.facts[fact], row) for example, row in told if example.facts.get(fact) is not None]
+    for column in sorted({column for _, row in shown for column in row}):
+        if repeats([(value, row[column]) for value, row in shown if column in row]):
+            yield column
+
+
+def _pairs(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for index, name in enumerate(names):
+        for other in names[index + 1 :]:
+            yield name, other
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

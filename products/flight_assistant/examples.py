@@ -1,0 +1,213 @@
+"""Examples of flight_assistant: real flights, what was known two hours before, and what then happened."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from ml_platform.contracts.example import Example, FactValue
+from ml_platform.families.lora.examples import ExamplesContext, plain
+from ml_platform.snapshots.splits import split_examples
+
+ASKED_HOURS_BEFORE = 2
+HISTORY_DAYS = 8
+RESERVED_OF = 20
+"""One flight of so many is kept for golden sets and never becomes an example."""
+
+POOL = 6
+"""Flights looked at for each example, so that every level of risk is seen often enough to be learnt."""
+RISK_SHARES = {"low": 0.4, "elevated": 0.33, "high": 0.27}
+
+LATE_CHANCE_WEIGHTS = {"origin_late_rate_3h": 2, "route_late_rate_30d": 1, "carrier_late_rate_7d": 1}
+"""What the last three hours at the airport tell counts twice; action_policy.yaml says how well that ranks flights."""
+
+BUSIEST_LANES = 8
+AIRPORTS = {"EWR": "Newark", "JFK": "Kennedy", "LGA": "LaGuardia"}
+FEWEST_DEPARTURES = 5
+STRONGEST_WIND_MPH = 150
+
+INTENTS = (
+    *("delay_risk", "out_of_scope", "expected_delay", "override_attempt", "compare_with_usual", "weather", "why"),
+    *("out_of_scope", "schedule", "delay_risk", "expected_delay", "out_of_scope", "compare_with_usual", "why"),
+    *("override_attempt", "weather", "out_of_scope", "schedule", "out_of_scope", "expected_delay"),
+)
+"""Twenty questions as they come; the order spreads every intent over each split."""
+REFUSED = ("out_of_scope", "override_attempt")
+
+
+def build(context: ExamplesContext) -> list[Example]:
+    """One example a flight: `max_examples` flights whose outcome is known, none of them reserved.
+
+    Which flights, which questions and which wordings is decided by hashes, never by the order of rows.
+    What will be the test split asks in wordings that training never saw.
+    """
+    flights = _asked_flights(context, reserved=False)
+    pool = _first(context, flights, POOL * context.max_examples)
+    chosen = _balanced(context, _with_facts(context, pool), context.max_examples)
+    splits = split_examples([_unasked(flight) for flight in chosen], context.product.spec.examples.splits)
+    by_id = {flight["flight_id"]: flight for flight in chosen}
+    return [
+        example
+        for name, members in splits.items()
+        for example in ask(context, [by_id[one.entity] for one in members], "held_out" if name == "test" else "train")
+    ]
+
+
+def ask(
+    context: ExamplesContext, flights: Sequence[Mapping[str, Any]], part: str, intents: Sequence[str] = INTENTS
+) -> list[Example]:
+    """The flights with a question each, in the wordings of a part of phrasings.yaml, every wording equally often."""
+    phrasings = yaml.safe_load((context.product.folder / "phrasings.yaml").read_text(encoding="utf-8"))
+    asked: dict[str, int] = {}
+    examples = []
+    for place, flight in enumerate(sorted(flights, key=lambda one: context.order(f"question {one['flight_id']}"))):
+        intent = intents[place % len(intents)]
+        known = sorted(phrasings[intent][part], key=lambda text: context.order(f"{part} {text}"))
+        number = asked[intent] = asked.get(intent, -1) + 1
+        wording = known[number % len(known)]
+        phrasing_id = f"{intent}/{part}/{phrasings[intent][part].index(wording):02d}"
+        examples.append(_example(context, flight, intent, wording, phrasing_id))
+    return examples
+
+
+def golden_flights(context: ExamplesContext, count: int) -> list[dict[str, Any]]:
+    """Reserved flights for the golden answers, balanced by risk; half of them really left late."""
+    flights = _with_facts(context, _asked_flights(context, reserved=True))
+    halves = [[flight for flight in flights if flight["outcome"]["late"] is late] for late in (True, False)]
+    return [flight for half in halves for flight in _balanced(context, half, count // 2)]
+
+
+def is_reserved(flight_id: str) -> bool:
+    """Whether a flight is kept for golden sets, whatever the seed and the snapshot."""
+    return int(hashlib.sha256(flight_id.encode()).hexdigest(), 16) % RESERVED_OF == 0
+
+
+def facts_of(row: Mapping[str, Any]) -> dict[str, FactValue]:
+    """What the model is shown of a flight, rounded for people; what is unknown or implausible is absent.
+
+    `_late` and `_chance` are percentages, `_delay` minutes; F, mph, inches and miles. Each name costs tokens
+    in every request.
+    """
+    day = row["local_time"]
+    busy = (_number(row["origin_departures_3h"]) or 0) >= FEWEST_DEPARTURES
+    wind = _number(row["wind_mph"])
+    found: dict[str, FactValue] = {
+        "flight": f"{row['carrier']}{row['flight_number']}",
+        "from": row["origin"],
+        "to": row["dest"],
+        "departs": day.strftime("%H:%M"),
+        "day": f"{day.day} {day:%b}",
+        "late_chance": _late_chance(row, busy=busy),
+        "airport_late": _whole(row["origin_late_rate_3h"], 100) if busy else None,
+        "airport_delay": _whole(row["origin_delay_mean_3h"]) if busy else None,
+        "route_late": _whole(row["route_late_rate_30d"], 100),
+        "route_delay": _whole(row["route_delay_mean_30d"]),
+        "temperature": _whole(row["temperature_f"]),
+        "wind": _whole(wind) if wind is not None and wind <= STRONGEST_WIND_MPH else None,
+        "rain": _number(row["precipitation_in"]),
+        "visibility": _whole(row["visibility_miles"]),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _asked_flights(context: ExamplesContext, *, reserved: bool) -> pd.DataFrame:
+    """Flights with their known outcomes and the moment of the question, late enough to have a history."""
+    departures = context.table("departures")[["flight_id", "cancelled", "departure_delay_min", "late"]]
+    flights = context.table("schedule").merge(departures, on="flight_id", validate="one_to_one")
+    flights["prediction_time"] = flights["scheduled_departure"] - pd.Timedelta(hours=ASKED_HOURS_BEFORE)
+    begins = flights["scheduled_departure"].min() + pd.Timedelta(days=HISTORY_DAYS)
+    kept = flights["flight_id"].map(is_reserved) == reserved
+    lanes = flights["route"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    busiest = set(lanes.index[:BUSIEST_LANES])
+    flights["lane"] = [route if route in busiest else "other" for route in flights["route"]]
+    return flights[kept & (flights["prediction_time"] >= begins)].reset_index(drop=True)
+
+
+def _first(context: ExamplesContext, flights: pd.DataFrame, count: int) -> pd.DataFrame:
+    order = flights["flight_id"].map(context.order)
+    return flights.loc[order.sort_values().index[:count]].reset_index(drop=True)
+
+
+def _with_facts(context: ExamplesContext, flights: pd.DataFrame) -> list[dict[str, Any]]:
+    entities = flights[["route", "origin", "carrier"]].assign(event_timestamp=flights["prediction_time"])
+    features = context.join(entities).drop(columns=list(entities.columns))
+    rows = pd.concat([flights, features.reset_index(drop=True)], axis=1).to_dict("records")
+    return [_flight(context, {str(name): plain(value) for name, value in row.items()}) for row in rows]
+
+
+def _flight(context: ExamplesContext, row: dict[str, Any]) -> dict[str, Any]:
+    facts = facts_of({**row, "local_time": pd.Timestamp(row["scheduled_departure_local"])})
+    policy = context.product.action_policy
+    return {
+        "flight_id": row["flight_id"],
+        "prediction_time": row["prediction_time"],
+        "facts": facts,
+        "risk": policy.level(dict(facts)),
+        "slices": {"origin": row["origin"], "carrier": row["carrier"], "lane": row["lane"]},
+        "outcome": {"late": bool(row["late"]), "departure_delay_min": row["departure_delay_min"]},
+    }
+
+
+def _balanced(context: ExamplesContext, flights: Iterable[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """`count` flights with the wanted shares of risk, as far as there are enough of each."""
+    ordered = sorted(flights, key=lambda one: context.order(one["flight_id"]))
+    chosen = {
+        flight["flight_id"]: flight
+        for risk, share in RISK_SHARES.items()
+        for flight in [one for one in ordered if one["risk"] == risk][: round(share * count)]
+    }
+    rest = (flight for flight in ordered if flight["flight_id"] not in chosen)
+    return [*chosen.values(), *(flight for flight, _ in zip(rest, range(count - len(chosen)), strict=False))]
+
+
+def _unasked(flight: Mapping[str, Any]) -> Example:
+    name = flight["flight_id"]
+    return Example(
+        example_id=name, entity=name, prediction_time=flight["prediction_time"], utterance=name, facts={}, answer=""
+    )
+
+
+def _example(
+    context: ExamplesContext, flight: Mapping[str, Any], intent: str, wording: str, phrasing_id: str
+) -> Example:
+    facts, name = flight["facts"], flight["flight_id"]
+    risk = "none" if intent in REFUSED else flight["risk"]
+    write = context.product.hook("replies.py:write_reply")
+    number = int(context.order(f"wording {name}"), 16)
+    words = {
+        **{key: facts[key] for key in ("flight", "from", "to", "departs", "day")},
+        "airport": AIRPORTS[facts["from"]],
+    }
+    return Example(
+        example_id=f"{name}/{intent}",
+        entity=name,
+        prediction_time=flight["prediction_time"],
+        utterance=wording.format_map(words),
+        phrasing_id=phrasing_id,
+        facts=facts,
+        answer={"intent": intent, "risk": risk, "reply": write(intent, facts, risk, number)},
+        slices={**flight["slices"], "intent": intent},
+        outcome=flight["outcome"],
+    )
+
+
+def _late_chance(row: Mapping[str, Any], *, busy: bool) -> int | None:
+    """The weighted mean of the late rates that are known, in percent; None when none is."""
+    known = [
+        (weight, float(row[name]))
+        for name, weight in LATE_CHANCE_WEIGHTS.items()
+        if row[name] is not None and (busy or name != "origin_late_rate_3h")
+    ]
+    if not known:
+        return None
+    return _whole(sum(weight * rate for weight, rate in known) / sum(weight for weight, _ in known), 100)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _whole(value: Any, times: int = 1) -> int | None:
+    return None if value is None else round(float(value) * times)

@@ -1,0 +1,1 @@
+"""What assets need from outside: the home of all state, the artifact store, manifests, and where training runs."""

@@ -1,0 +1,109 @@
+"""Runs that a process of ours executes: the instance they live in, and how the dead among them are found."""
+
+import fcntl
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
+
+from ml_platform.contracts.home import Home
+from ml_platform.lineage.artifacts import write_atomically
+from resources.state import PROJECT
+
+LAUNCHED_BY = {"ml_platform/launched_by": "mlp"}
+UNFINISHED = [
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
+
+ENDED = {DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED, DagsterRunStatus.FAILURE}
+SECONDS_BETWEEN_LOOKS = 2.0
+
+
+@contextmanager
+def open_instance(home: Home) -> Iterator[DagsterInstance]:
+    """The instance below the home, the same that the UI shows; made from deploy/dagster.yaml when there is none.
+
+    One process at a time opens it: two that create its databases at once leave them unusable for good.
+    """
+    settings = home.dagster / "dagster.yaml"
+    home.dagster.mkdir(parents=True, exist_ok=True)
+    with (home.dagster / ".opening").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not settings.exists():
+            write_atomically(settings, (PROJECT / "deploy" / "dagster.yaml").read_bytes())
+        instance = DagsterInstance.from_config(str(home.dagster))
+        instance.get_runs(limit=1)
+    with instance:
+        yield instance
+
+
+@contextmanager
+def alive(home: Home, run_id: str) -> Iterator[None]:
+    """Holds the run's lock for as long as this process executes it; a death of any kind lets it go."""
+    path = _lock(home, run_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        path.unlink(missing_ok=True)
+
+
+def report_abandoned_runs(instance: DagsterInstance, home: Home) -> list[DagsterRun]:
+    """Marks runs whose process has died as failed and frees their places in pools; returns them.
+
+    Without this they would stay "started" for ever and keep later runs of the product waiting.
+    """
+    abandoned = [
+        run
+        for run in instance.get_runs(RunsFilter(statuses=UNFINISHED, tags=LAUNCHED_BY))
+        if not _is_locked(_lock(home, run.run_id))
+    ]
+    for run in abandoned:
+        instance.report_run_failed(run, "The process of this run ended without a word. What it finished is kept.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        _lock(home, run.run_id).unlink(missing_ok=True)
+    return abandoned
+
+
+@contextmanager
+def stopped_from_outside(instance: DagsterInstance, run_id: str) -> Iterator[None]:
+    """Interrupts this process when somebody ends its run in the UI, which cannot reach it otherwise."""
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(SECONDS_BETWEEN_LOOKS):
+            run = instance.get_run_by_id(run_id)
+            if run is not None and run.status in ENDED:
+                if run.status is not DagsterRunStatus.FAILURE:
+                    os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    watcher = threading.Thread(target=look, name="stopped-from-outside", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _lock(home: Home, run_id: str) -> Path:
+    return home.work / "runs" / f"{run_id}.lock"
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -1,0 +1,38 @@
+"""The home of all local state and the artifact store in it, as Dagster resources."""
+
+import os
+from pathlib import Path
+
+from dagster import ConfigurableResource
+
+from ml_platform.contracts.home import Home
+from ml_platform.lineage.artifacts import ArtifactStore
+from ml_platform.lineage.object_store import artifact_store
+
+PROJECT = Path(__file__).resolve().parent.parent
+"""The checkout or image that holds definitions.py."""
+
+
+def home_at(path: str = "") -> Home:
+    """The home at a path, else the one that ML_PLATFORM_HOME names, else `.ml_platform` beside definitions.py.
+
+    The last differs from the command line, which looks in its working directory: a code location may
+    be started from anywhere. Resources take a path rather than another resource, for Dagster 1.13 warns of
+    itself when resources are nested.
+    """
+    return Home(Path(path or os.environ.get("ML_PLATFORM_HOME") or PROJECT / ".ml_platform").resolve())
+
+
+class StoreResource(ConfigurableResource[ArtifactStore]):
+    """The home, and the content-addressed store that holds the bytes which the assets' manifests name."""
+
+    home_path: str = ""
+
+    @property
+    def home(self) -> Home:
+        """Where state lives; nothing is created by asking for it."""
+        return home_at(self.home_path)
+
+    def store(self) -> ArtifactStore:
+        """The store below the home, or the object store that ML_PLATFORM_ARTIFACT_URL names."""
+        return artifact_store(self.home)

@@ -1,0 +1,1 @@
+"""Triggers: read a small report, return a RunRequest or a SkipReason."""

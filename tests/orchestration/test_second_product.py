@@ -1,0 +1,156 @@
+"""docs/your-own-product.md keeps its word: its files, copied into a folder, are a product."""
+
+import re
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ml_platform.contracts.home import Home
+from ml_platform.contracts.products import Product, find_product
+from ml_platform.families.lora.prepare import leakage_of, load_examples, make_training_set
+from ml_platform.families.lora.prompt import messages
+from ml_platform.lineage.artifacts import Artifact, LocalArtifactStore
+from ml_platform.snapshots.extract import take_snapshot
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "your-own-product.md"
+BLOCKS = dict(re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```$', DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL))
+AS_OF = date(2026, 3, 5)
+
+Make = Callable[..., Product]
+
+
+@pytest.fixture
+def make_product(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Writes the document's files, changed by the named variations, and finds the product as people do."""
+
+    def make(*variations: str, changes: dict[str, Any] | None = None) -> Product:
+        folder = tmp_path / "elsewhere" / "ticket_router"
+        for name, text in BLOCKS.items():
+            if "," not in name:
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+        spec = yaml.safe_load(BLOCKS["product.yaml"])
+        for variation in variations:
+            merge(spec, yaml.safe_load(BLOCKS[f"product.yaml, {variation}"]))
+        merge(spec, changes or {})
+        (folder / "product.yaml").write_text(yaml.safe_dump(spec, sort_keys=False), encoding="utf-8")
+        monkeypatch.setenv("ML_PLATFORM_PRODUCTS", str(folder.parent))
+        return find_product("ticket_router")
+
+    return make
+
+
+@pytest.fixture
+def prepare(tmp_path: Path) -> Callable[[Product], Artifact]:
+    """Takes the snapshot and makes the training set, with features where the product has some."""
+
+    def run(product: Product) -> Artifact:
+        store, home = LocalArtifactStore(tmp_path / "store"), Home(tmp_path / "home")
+        snapshot = take_snapshot(product, AS_OF, store)
+        join = None
+        if product.features is not None:
+            from ml_platform.features.build import build_features
+            from ml_platform.features.join import join_features
+
+            features = build_features(product, snapshot, store)
+
+            def join(rows: Any) -> Any:
+                return join_features(product, features, rows, home)
+
+        return make_training_set(product, snapshot, join, store)
+
+    return run
+
+
+def merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Puts keys in, mapping by mapping; an empty mapping replaces what was there."""
+    for key, value in changes.items():
+        if isinstance(value, dict) and value and isinstance(into.get(key), dict):
+            merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def test_the_documented_files_give_a_training_set(make_product: Make, prepare: Any) -> None:
+    product = make_product()
+    made = prepare(product)
+    assert made.facts["counts"] == {"train": 21, "validation": 3, "test": 6}
+    assert leakage_of(made).passed
+    newest = load_examples(made, "test")[-1]
+    assert newest.utterance.startswith("Return label\n")
+    assert newest.answer == {"team": "shipping", "priority": 2}
+    assert list(newest.slices) == ["Product Line", "Team"]
+    assert "Product Line=Boreal" in messages(product.prompt, newest, with_answer=False)[0]["content"]
+
+
+def test_braces_quotes_and_every_script_arrive_as_they_were_written(make_product: Make, prepare: Any) -> None:
+    made = prepare(make_product())
+    texts = [one.utterance for name in ("train", "validation", "test") for one in load_examples(made, name)]
+    for written in ('{"error": "timeout", "code": 504}', "Dear {{first_name}}", "déménagé", "李雷"):
+        assert any(written in text for text in texts), written
+
+
+def test_data_without_times_is_split_by_entity(make_product: Make, prepare: Any) -> None:
+    made = prepare(make_product("without times"))
+    assert sum(made.facts["counts"].values()) == 30
+    assert leakage_of(made).passed
+    assert all(one.prediction_time is None for one in load_examples(made, "test"))
+
+
+def test_a_product_may_answer_in_plain_text(make_product: Make, prepare: Any) -> None:
+    made = prepare(make_product("plain text"))
+    assert {one.answer for one in load_examples(made, "train")} == {"billing", "technical", "shipping"}
+
+
+def test_features_join_as_they_were_known(make_product: Make, prepare: Any) -> None:
+    made = prepare(make_product("with features"))
+    newest = load_examples(made, "test")[-1]
+    opened = [one for one in BLOCKS["tickets.csv"].splitlines() if ",Boreal," in one and one[5:18] > "2026-02-25T19"]
+    assert newest.facts["tickets_7d"] == len([one for one in opened if not one.startswith("4030")])
+
+
+def test_golden_entities_are_never_trained_on(make_product: Make, prepare: Any) -> None:
+    made = prepare(make_product("with a golden set"))
+    assert made.facts["golden_counts"] == {"tickets": 1}
+    assert made.facts["left_out"] == {"reserved for golden sets": 1}
+    everywhere = [one.entity for name in ("train", "validation", "test") for one in load_examples(made, name)]
+    assert "4002" not in everywhere
+    assert len(everywhere) == 29
+
+
+def test_the_same_inputs_give_the_same_training_set(make_product: Make, prepare: Any) -> None:
+    first, second = prepare(make_product()), prepare(make_product())
+    assert second.reused
+    assert second.sha256 == first.sha256
+    assert prepare(make_product(changes={"training": {"epochs": 5}})).sha256 == first.sha256
+    assert prepare(make_product(changes={"training": {"seed": 8}})).sha256 != first.sha256
+
+
+@pytest.mark.long
+def test_the_documented_product_is_trained_and_evaluated(make_product: Make, prepare: Any, tmp_path: Path) -> None:
+    from ml_platform.evaluation.evaluate import Reference, evaluate_candidate, load_report
+    from ml_platform.families.lora.train import TrainingRequest, train_candidate
+    from ml_platform.gates.assess import assess_release
+
+    product = make_product("with a golden set")
+    made = prepare(product)
+    store, home = LocalArtifactStore(tmp_path / "store"), Home(tmp_path / "home")
+    request = TrainingRequest(
+        product=product.name,
+        as_of=AS_OF,
+        training_set_sha256=made.sha256,
+        training=product.spec.training,
+        prompt=product.prompt,
+    )
+    candidate = train_candidate(request, store, home)
+    evaluated = evaluate_candidate(product, made, candidate, Reference("base"), [leakage_of(made)], store, home)
+    report = load_report(evaluated)
+    assert report.measurement("team_accuracy") is not None
+    verdicts = {one.gate: one.verdict for one in assess_release(product.promotion_policy, report)}
+    assert verdicts["no_leakage"] == "PASS"
+    assert verdicts["right_team"] == "INCONCLUSIVE"

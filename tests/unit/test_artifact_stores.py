@@ -1,0 +1,202 @@
+"""One suite for every artifact store: the local folder, and object stores over two real filesystems."""
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from ml_platform.contracts.home import Home
+from ml_platform.errors import ArtifactCorruptError, StorageError
+from ml_platform.lineage.artifacts import Artifact, ArtifactStore, LocalArtifactStore
+from ml_platform.lineage.object_store import URL_VARIABLE, ObjectArtifactStore, artifact_store
+
+RECIPE = {"as_of": "2013-03-31", "code_sha256": "0" * 64}
+
+
+class Place:
+    """A store that can be opened again as another machine would, and whose stored bytes can be damaged."""
+
+    def __init__(self, again: Callable[[], ArtifactStore], root: str) -> None:
+        self.again = again
+        self.root = root
+
+    def damage(self, name: str, change: Callable[[bytes], bytes]) -> None:
+        with fsspec.open(f"{self.root}/{name}", "rb") as file:
+            data = file.read()
+        with fsspec.open(f"{self.root}/{name}", "wb") as file:
+            file.write(change(data))
+
+    def names(self, folder: str) -> list[str]:
+        filesystem, root = fsspec.core.url_to_fs(f"{self.root}/{folder}")
+        return sorted(filesystem.find(root)) if filesystem.exists(root) else []
+
+
+@pytest.fixture(params=["local", "memory", "file"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    machines = iter(range(100))
+    if request.param == "local":
+        yield Place(lambda: LocalArtifactStore(tmp_path / "store"), str(tmp_path / "store"))
+        return
+    url = f"memory://{uuid.uuid4().hex}" if request.param == "memory" else f"file://{tmp_path / 'bucket'}"
+    yield Place(lambda: ObjectArtifactStore(url, tmp_path / f"machine-{next(machines)}"), url)
+
+
+def build(folder: Path) -> dict[str, Any]:
+    (folder / "tables").mkdir()
+    (folder / "tables" / "flights.bin").write_bytes(bytes(range(256)) * 40)
+    (folder / "notes.txt").write_text("late")
+    return {"rows": 3, "share": 0.25}
+
+
+def never(folder: Path) -> dict[str, Any]:
+    raise AssertionError(f"built again in {folder}")
+
+
+def contents(artifact: Artifact) -> dict[str, bytes]:
+    return {name: artifact.file(name).read_bytes() for name in artifact.manifest.files}
+
+
+def flip_one_bit(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def test_what_is_made_once_is_found_by_its_recipe_on_every_machine(place: Place) -> None:
+    made = place.again().make("snapshot", RECIPE, build)
+    found = place.again().make("snapshot", RECIPE, never)
+    assert not made.reused
+    assert found.reused
+    assert found.sha256 == made.sha256
+    assert contents(found) == contents(made)
+    assert found.facts == {"rows": 3, "share": 0.25}
+
+
+def test_an_artifact_opens_by_its_digest(place: Place) -> None:
+    made = place.again().make("snapshot", RECIPE, build)
+    assert contents(place.again().open("snapshot", made.sha256)) == contents(made)
+
+
+def test_the_digest_does_not_depend_on_the_store_or_the_order_of_the_recipe(place: Place, tmp_path: Path) -> None:
+    made = place.again().make("snapshot", RECIPE, build)
+    other = LocalArtifactStore(tmp_path / "other").make("snapshot", dict(reversed(RECIPE.items())), build)
+    assert made.sha256 == other.sha256
+
+
+def test_another_recipe_is_another_artifact(place: Place) -> None:
+    store = place.again()
+    made = store.make("snapshot", RECIPE, build)
+    other = store.make("snapshot", {**RECIPE, "as_of": "2013-04-01"}, build)
+    assert other.sha256 != made.sha256
+    assert store.find("snapshot", {**RECIPE, "as_of": "2013-04-02"}) is None
+    assert store.find("features", RECIPE) is None
+
+
+@pytest.mark.parametrize("name", ["tables/flights.bin", "notes.txt", "manifest.json"])
+def test_one_flipped_bit_is_detected_set_aside_and_the_artifact_made_again(place: Place, name: str) -> None:
+    made = place.again().make("snapshot", RECIPE, build)
+    place.damage(f"snapshot/{made.sha256}/{name}", flip_one_bit)
+    with pytest.raises(ArtifactCorruptError, match=r"(?s)manifest.*[Mm]aterialize the snapshot again"):
+        place.again().open("snapshot", made.sha256)
+    assert place.again().find("snapshot", RECIPE) is None
+    assert place.names("corrupt")
+    again = place.again().make("snapshot", RECIPE, build)
+    assert again.sha256 == made.sha256
+    assert contents(place.again().open("snapshot", made.sha256))["notes.txt"] == b"late"
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\xff\xfe rubbish", b"../../../etc", b"0" * 64])
+def test_a_damaged_index_costs_a_rebuild_and_nothing_else(place: Place, damaged: bytes) -> None:
+    store = place.again()
+    made = store.make("snapshot", RECIPE, build)
+    (index,) = place.names("snapshot/by_recipe")
+    place.damage(f"snapshot/by_recipe/{index.rpartition('/')[2]}", lambda _: damaged)
+    assert place.again().find("snapshot", RECIPE) is None
+    assert place.again().make("snapshot", RECIPE, build).sha256 == made.sha256
+
+
+def test_an_index_that_points_to_another_recipes_artifact_is_not_believed(place: Place) -> None:
+    made = place.again().make("snapshot", RECIPE, build)
+    (mine,) = place.names("snapshot/by_recipe")
+    other = place.again().make("snapshot", {"as_of": "2013-04-01"}, build)
+    place.damage(f"snapshot/by_recipe/{mine.rpartition('/')[2]}", lambda _: other.sha256.encode())
+    assert place.again().make("snapshot", RECIPE, build).sha256 == made.sha256
+
+
+def test_a_missing_artifact_is_named_with_its_digest(place: Place) -> None:
+    with pytest.raises(ArtifactCorruptError, match="snapshot aaaaaaaaaaaa is missing"):
+        place.again().open("snapshot", "a" * 64)
+
+
+@pytest.mark.parametrize("name", ["..", "../..", "", "A" * 64])
+def test_only_a_digest_opens_an_artifact(place: Place, name: str) -> None:
+    with pytest.raises(ArtifactCorruptError, match="64 hexadecimal digits"):
+        place.again().open("snapshot", name)
+
+
+def test_a_build_that_fails_publishes_nothing_and_leaves_nothing(place: Place, tmp_path: Path) -> None:
+    def fails(folder: Path) -> dict[str, Any]:
+        (folder / "half.bin").write_bytes(b"half")
+        raise RuntimeError("no more")
+
+    store = place.again()
+    with pytest.raises(RuntimeError, match="no more"):
+        store.make("snapshot", RECIPE, fails)
+    assert store.find("snapshot", RECIPE) is None
+    assert not list(tmp_path.rglob("half.bin"))
+    assert store.make("snapshot", RECIPE, build).facts["rows"] == 3
+
+
+def test_a_name_that_the_artifact_does_not_have_is_answered_with_those_it_has(place: Place) -> None:
+    made = place.again().make("snapshot", RECIPE, build)
+    with pytest.raises(ArtifactCorruptError, match=r"no file 'table.bin', only notes.txt, tables/flights.bin"):
+        made.file("table.bin")
+
+
+def test_links_and_the_stores_own_manifest_are_refused(place: Place) -> None:
+    def links(folder: Path) -> dict[str, Any]:
+        (folder / "hosts").symlink_to("/etc/hosts")
+        return {}
+
+    def writes_manifest(folder: Path) -> dict[str, Any]:
+        (folder / "manifest.json").write_text("{}")
+        return {}
+
+    for wrong, name in ((links, "hosts"), (writes_manifest, "manifest.json")):
+        with pytest.raises(StorageError, match=f"cannot hold '{name}'"):
+            place.again().make("snapshot", RECIPE, wrong)
+
+
+def test_an_upload_that_broke_off_is_completed_from_the_cache(tmp_path: Path) -> None:
+    url = f"memory://{uuid.uuid4().hex}"
+    made = ObjectArtifactStore(url, tmp_path / "one").make("snapshot", RECIPE, build)
+    filesystem, root = fsspec.core.url_to_fs(url)
+    filesystem.rm(f"{root}/snapshot/{made.sha256}/manifest.json")
+    filesystem.rm(f"{root}/snapshot/by_recipe", recursive=True)
+    assert ObjectArtifactStore(url, tmp_path / "two").find("snapshot", RECIPE) is None
+    assert ObjectArtifactStore(url, tmp_path / "one").make("snapshot", RECIPE, never).sha256 == made.sha256
+    assert ObjectArtifactStore(url, tmp_path / "two").open("snapshot", made.sha256).facts["rows"] == 3
+
+
+def test_a_damaged_cache_is_replaced_by_a_download(tmp_path: Path) -> None:
+    store = ObjectArtifactStore(f"memory://{uuid.uuid4().hex}", tmp_path / "cache")
+    made = store.make("snapshot", RECIPE, build)
+    made.file("notes.txt").write_text("hate")
+    assert store.make("snapshot", RECIPE, never).file("notes.txt").read_text() == "late"
+
+
+def test_an_unreachable_object_store_is_a_storage_error_that_names_the_variable(tmp_path: Path) -> None:
+    for url in ("nosuchprotocol://bucket", "file:///proc/nowhere"):
+        with pytest.raises(StorageError, match=URL_VARIABLE):
+            ObjectArtifactStore(url, tmp_path / "cache").make("snapshot", RECIPE, build)
+
+
+def test_the_environment_chooses_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(URL_VARIABLE, raising=False)
+    assert isinstance(artifact_store(Home(tmp_path)), LocalArtifactStore)
+    monkeypatch.setenv(URL_VARIABLE, f"file://{tmp_path}/bucket")
+    made = artifact_store(Home(tmp_path)).make("snapshot", RECIPE, build)
+    manifest = json.loads((tmp_path / "bucket" / "snapshot" / made.sha256 / "manifest.json").read_text())
+    assert manifest["facts"] == {"rows": 3, "share": 0.25}

@@ -1,0 +1,122 @@
+"""Promotion policies: every gate, every threshold, nothing by default."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ml_platform.contracts.base import read_mapping
+from ml_platform.contracts.policy import MANDATORY_GATES, ActionPolicy, PromotionPolicy
+from ml_platform.errors import ContractError
+
+PRODUCT = Path(__file__).parents[2] / "products" / "flight_assistant"
+POLICY: dict[str, Any] = read_mapping(PRODUCT / "promotion_policy.yaml")
+
+
+def policy() -> dict[str, Any]:
+    return copy.deepcopy(POLICY)
+
+
+@pytest.mark.parametrize("gate", sorted(MANDATORY_GATES))
+def test_a_policy_that_lacks_a_mandatory_gate_is_refused(gate: str) -> None:
+    data = policy()
+    data["gates"] = [found for found in data["gates"] if found["gate"] != gate]
+    with pytest.raises(ContractError, match=f"policy.yaml: the policy lacks the gates {gate}. Add them"):
+        PromotionPolicy.parse(data, where="policy.yaml")
+
+
+def test_a_policy_that_names_a_gate_twice_is_refused() -> None:
+    data = policy()
+    data["gates"].append(data["gates"][0])
+    with pytest.raises(ContractError, match="names these gates more than once: schema_valid"):
+        PromotionPolicy.parse(data, where="policy.yaml")
+
+
+@pytest.mark.parametrize("key", ["version", "confidence", "evidence_valid_days", "gates", "canary"])
+def test_nothing_in_a_policy_has_a_default(key: str) -> None:
+    data = policy()
+    del data[key]
+    with pytest.raises(ContractError, match=f"key '{key}' is missing and has no default"):
+        PromotionPolicy.parse(data, where="policy.yaml")
+
+
+def test_no_threshold_of_any_gate_has_a_default() -> None:
+    for position, gate in enumerate(POLICY["gates"]):
+        for key in gate:
+            data = policy()
+            del data["gates"][position][key]
+            with pytest.raises(ContractError):
+                PromotionPolicy.parse(data, where="policy.yaml")
+
+
+def test_no_number_of_a_policy_may_be_nan() -> None:
+    for position, gate in enumerate(POLICY["gates"]):
+        for key in (key for key, value in gate.items() if isinstance(value, int | float)):
+            data = policy()
+            data["gates"][position][key] = float("nan")
+            with pytest.raises(ContractError, match=f"{key}'"):
+                PromotionPolicy.parse(data, where="policy.yaml")
+
+
+def test_a_threshold_gate_has_exactly_one_side() -> None:
+    data = policy()
+    gate = next(found for found in data["gates"] if found["kind"] == "threshold")
+    gate["at_most"] = gate["at_least"] = 0.5
+    with pytest.raises(ContractError, match="needs exactly one of at_least and at_most"):
+        PromotionPolicy.parse(data, where="policy.yaml")
+
+
+@pytest.mark.parametrize("steps", [[], [0.0, 1.0], [0.5, 0.1], [0.1, 0.1], [0.1, 1.5], [float("nan")], [True]])
+def test_the_steps_of_a_canary_rise_from_above_zero_to_at_most_one(steps: list[float]) -> None:
+    data = policy()
+    data["canary"]["steps"] = steps
+    with pytest.raises(ContractError, match=r"canary"):
+        PromotionPolicy.parse(data, where="policy.yaml")
+
+
+@pytest.mark.parametrize("confidence", [0.5, 1.0, 95, float("nan"), None])
+def test_confidence_lies_between_a_half_and_one(confidence: object) -> None:
+    with pytest.raises(ContractError, match="key 'confidence'"):
+        PromotionPolicy.parse({**policy(), "confidence": confidence}, where="policy.yaml")
+
+
+def test_a_policy_cannot_be_changed_once_it_is_read() -> None:
+    found = PromotionPolicy.parse(policy(), where="policy.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        found.confidence = 0.6
+
+
+def test_the_digest_of_a_policy_tells_every_change_of_a_threshold() -> None:
+    before = PromotionPolicy.parse(policy(), where="policy.yaml").sha256
+    data = policy()
+    data["gates"][-1]["min_n"] += 1
+    assert PromotionPolicy.parse(data, where="policy.yaml").sha256 != before
+
+
+def test_the_level_of_facts_is_the_first_level_with_a_rule_that_holds() -> None:
+    levels = [
+        {"level": "high", "any": [{"fact": "delay", "at_least": 30}, {"fact": "rate", "at_least": 0.5}]},
+        {"level": "low", "any": [{"fact": "delay", "at_most": 5}]},
+    ]
+    found = ActionPolicy.parse(
+        {"version": "1.0.0", "field": "risk", "levels": levels, "otherwise": "some"}, where="actions.yaml"
+    )
+    assert found.level({"delay": 30}) == "high"
+    assert found.level({"delay": 0, "rate": 0.9}) == "high"
+    assert found.level({"delay": 5}) == "low"
+    assert found.level({"delay": 10}) == "some"
+
+
+@pytest.mark.parametrize("facts", [{}, {"delay": None}, {"delay": "40"}, {"delay": True}, {"delay": float("nan")}])
+def test_a_fact_that_is_missing_or_no_number_makes_no_rule_true(facts: dict[str, object]) -> None:
+    found = ActionPolicy.parse(
+        {
+            "version": "1.0.0",
+            "field": "risk",
+            "levels": [{"level": "high", "any": [{"fact": "delay", "at_least": 1}, {"fact": "delay", "at_most": 1}]}],
+            "otherwise": "some",
+        },
+        where="actions.yaml",
+    )
+    assert found.level(facts) == "some"

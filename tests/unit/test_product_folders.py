@@ -1,0 +1,134 @@
+"""Products are folders: found, read whole, refused with a reason."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ml_platform.contracts.products import find_product, load_product, product_folders
+from ml_platform.errors import ContractError, UnknownProductError
+
+PRODUCTS = Path(__file__).parents[2] / "products"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the reference product."""
+    copy = tmp_path / "elsewhere" / "flight_assistant"
+    shutil.copytree(PRODUCTS / "flight_assistant", copy)
+    return copy
+
+
+def test_the_reference_product_is_found_and_read_whole() -> None:
+    product = find_product("flight_assistant", PRODUCTS)
+    assert product.name == "flight_assistant"
+    assert product.features is not None
+    assert product.action_policy is not None
+    assert callable(product.hook("sources.py:schedule"))
+    assert "sources.py" in product.file_digests()
+
+
+def test_an_unknown_product_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(UnknownProductError, match="no product 'flight_asistant': did you mean 'flight_assistant'"):
+        find_product("flight_asistant", PRODUCTS)
+
+
+def test_an_unknown_product_where_there_is_none_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UnknownProductError, match="known products: none"):
+        find_product("anything", tmp_path)
+
+
+def test_further_folders_may_hold_products_or_be_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for named in (folder.parent, folder):
+        monkeypatch.setenv("ML_PLATFORM_PRODUCTS", str(named))
+        assert product_folders(empty) == {"flight_assistant": folder}
+
+
+def test_a_further_folder_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ML_PLATFORM_PRODUCTS", "/nowhere/at/all")
+    with pytest.raises(ContractError, match="ML_PLATFORM_PRODUCTS names /nowhere/at/all, which is no folder"):
+        product_folders(PRODUCTS)
+
+
+def test_two_products_of_one_name_are_refused_with_both_places(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ML_PLATFORM_PRODUCTS", str(folder))
+    with pytest.raises(ContractError, match=r"two products are called 'flight_assistant': .* and .*\. Rename one"):
+        product_folders(PRODUCTS)
+
+
+def test_the_same_folder_named_twice_is_one_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ML_PLATFORM_PRODUCTS", str(PRODUCTS))
+    assert set(product_folders(PRODUCTS)) == {"flight_assistant"}
+
+
+def test_a_product_is_called_like_its_folder(folder: Path) -> None:
+    renamed = folder.rename(folder.with_name("other"))
+    with pytest.raises(ContractError, match="key 'name' is 'flight_assistant' but the folder is 'other'"):
+        load_product(renamed)
+
+
+def test_a_file_that_product_yaml_names_must_be_there(folder: Path) -> None:
+    (folder / "guardrails.yaml").unlink()
+    with pytest.raises(ContractError, match=r"guardrails\.yaml: there is no such file"):
+        load_product(folder)
+
+
+def test_what_is_wrong_in_any_file_is_told_with_that_file(folder: Path) -> None:
+    (folder / "monitor_policy.yaml").write_text("version: 1.0.0\nlabel_age: 3\n")
+    with pytest.raises(ContractError, match=r"monitor_policy\.yaml: unknown key 'label_age': did you mean 'label_"):
+        load_product(folder)
+
+
+def test_a_hook_that_is_not_there_is_refused_with_the_nearest_function(folder: Path) -> None:
+    product = load_product(folder)
+    with pytest.raises(ContractError, match=r"has no function 'shedule'\. Did you mean 'schedule'"):
+        product.hook("sources.py:shedule")
+    with pytest.raises(ContractError, match=r"hook 'none\.py:schedule': there is no file"):
+        product.hook("none.py:schedule")
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("def broken(:", "SyntaxError"),
+        ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
+        ("1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_a_hook_that_cannot_be_imported_is_refused_with_its_reason(folder: Path, source: str, told: str) -> None:
+    (folder / "broken.py").write_text(source)
+    with pytest.raises(ContractError, match=r"broken\.py: cannot be imported: ") as caught:
+        load_product(folder).hook("broken.py:build")
+    assert told in str(caught.value)
+
+
+def test_a_hook_may_define_dataclasses_with_postponed_annotations(folder: Path) -> None:
+    (folder / "shaped.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "@dataclass\n"
+        "class Row:\n"
+        "    name: str\n"
+        "def build():\n"
+        "    return Row('x')\n"
+    )
+    assert load_product(folder).hook("shaped.py:build")().name == "x"
+
+
+def test_reading_a_product_runs_none_of_its_code(folder: Path) -> None:
+    (folder / "sources.py").write_text("raise SystemExit('this must not run')")
+    assert load_product(folder).name == "flight_assistant"
+
+
+def test_every_change_of_product_code_shows_in_the_digests(folder: Path) -> None:
+    before = load_product(folder).file_digests()
+    (folder / "sources.py").write_text("# changed")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "more.py").write_text("# new")
+    after = load_product(folder).file_digests()
+    assert after["sources.py"] != before["sources.py"]
+    assert set(after) - set(before) == {"sub/more.py"}
