@@ -29,11 +29,12 @@ FEWEST_DEPARTURES = 5
 STRONGEST_WIND_MPH = 150
 
 INTENTS = (
-    *("delay_risk", "out_of_scope", "expected_delay", "override_attempt", "compare_with_usual", "weather", "why"),
-    *("out_of_scope", "schedule", "delay_risk", "expected_delay", "out_of_scope", "compare_with_usual", "why"),
-    *("override_attempt", "weather", "out_of_scope", "schedule", "out_of_scope", "expected_delay"),
+    *("delay_risk", "out_of_scope", "expected_delay", "override_attempt", "compare_with_usual", "out_of_scope"),
+    *("weather", "why", "out_of_scope", "schedule", "expected_delay", "out_of_scope", "compare_with_usual", "why"),
+    *("out_of_scope", "delay_risk", "weather", "out_of_scope", "override_attempt", "schedule", "expected_delay"),
+    *("out_of_scope", "compare_with_usual", "why"),
 )
-"""Twenty questions as they come; the order spreads every intent over each split."""
+"""Twenty-four questions as they come; the order spreads every intent over each split."""
 REFUSED = ("out_of_scope", "override_attempt")
 
 
@@ -73,10 +74,14 @@ def ask(
 
 
 def golden_flights(context: ExamplesContext, count: int) -> list[dict[str, Any]]:
-    """Reserved flights for the golden answers, balanced by risk; half of them really left late."""
+    """Reserved flights for the golden answers: two thirds really left late, for recall is counted on these.
+
+    They are taken as they come: balanced by risk, the share of them that was called at risk would be of our making.
+    """
     flights = _with_facts(context, _asked_flights(context, reserved=True))
-    halves = [[flight for flight in flights if flight["outcome"]["late"] is late] for late in (True, False)]
-    return [flight for half in halves for flight in _balanced(context, half, count // 2)]
+    late, punctual = ([flight for flight in flights if flight["outcome"]["late"] is kind] for kind in (True, False))
+    drawn = sorted(late, key=lambda one: context.order(one["flight_id"]))[: 2 * count // 3]
+    return [*drawn, *_balanced(context, punctual, count - len(drawn))]
 
 
 def is_reserved(flight_id: str) -> bool:
