@@ -138,9 +138,10 @@ def test_runs_are_in_the_instance_of_the_ui_where_they_can_be_run_again(twins: T
 
 
 def test_a_backfill_passes_over_days_that_are_up_to_date(twins: Twins) -> None:
-    code, lines = twins.launcher.obey(
+    process = twins.launcher.start(
         "backfill", twins.launcher.folder.name, "--from", LAST_COMPLETE_DAY, "--to", LAST_COMPLETE_DAY
     )
+    code, lines = finished(process)
     assert code == 0
     assert [line["event"] for line in lines] == ["day", "skipped"]
     assert len(twins.launcher.runs()) == 2
