@@ -69,7 +69,7 @@ def read_row(row: Sequence[Any]) -> tuple[Event, str]:
 
 
 def _spliced_sha256(written: dict[str, Any]) -> str:
-    """The event's digest, from its canonical JSON: the payload's text put in, of the rest only the actor is free text."""
+    """The digest of the event's canonical JSON, the payload's text put in; of the rest only the actor is free text."""
     return bytes_sha256(
         f'{{"actor":{_encode(written["actor"])},"epoch":{written["epoch"]},"kind":"{written["kind"]}",'
         f'"payload":{written["payload"]},"previous_sha256":"{written["previous_sha256"]}",'
@@ -122,9 +122,7 @@ def verify_chain(connection: Connection, product: str, trusted: TrustedKeys | No
             event, sha256 = read_row(row)
             replay.add(event, sha256)
             if row.position <= position:
-                raise LedgerCorruptError(
-                    f"{event.where}: stands before the one that it follows. Rows were reordered."
-                )
+                raise LedgerCorruptError(f"{event.where}: stands before the one that it follows. Rows were reordered.")
             position = row.position
             if event.kind is EventKind.EVIDENCE_RECORDED:
                 _check_envelope(connection, event, trusted)

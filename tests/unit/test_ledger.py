@@ -2,14 +2,13 @@
 
 import json
 import multiprocessing
-import uuid
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, select, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
 from ml_platform.contracts.canonical import canonical_bytes
@@ -23,7 +22,7 @@ from ml_platform.lineage.ledger_rows import read_row
 from ml_platform.lineage.ledger_schema import events, open_engine
 from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.statements import sign_evidence
-from tests.samples.postgres import running_postgres
+from tests.samples.postgres import make_database, running_postgres
 from tests.samples.releases import NOW, PRODUCT, make_evidence, make_policy, make_release, trusting
 
 KEY = SigningKey.generate()
@@ -41,15 +40,7 @@ def postgres() -> Iterator[str | None]:
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'folder' / 'ledger.sqlite'}"
-    server = request.getfixturevalue("postgres")
-    if server is None:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    name = f"ledger_{uuid.uuid4().hex}"
-    engine = create_engine(server.format(database="postgres").replace("postgresql:", "postgresql+psycopg:"))
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return str(server.format(database=name))
+    return make_database(request.getfixturevalue("postgres"))
 
 
 def fill(url: str, product: str = PRODUCT) -> Ledger:
