@@ -36,6 +36,7 @@ class Transaction:
         self._now = now
         self._actor = actor
         self.replay = replay
+        self.appending = False
 
     @property
     def state(self) -> DeploymentState:
@@ -52,6 +53,7 @@ class Transaction:
 
     def append(self, payload: Payload) -> Event:
         """Appends an event. Raises RefusedError, before anything is written, for one that the rules forbid."""
+        self.appending = True
         event = self.replay.next_event(payload, recorded_at=self._now, actor=self._actor)
         try:
             self.replay.add(event)
@@ -136,9 +138,14 @@ class Ledger:
         with self._errors_explained(), self._engine.connect().execution_options(writes=True) as connection:
             with connection.begin():
                 lock_product(connection, int(digest(product)[:15], 16))
-                replay = catch_up(connection, self._known(product))
-                yield Transaction(connection, replay, now, actor)
-            self._replays[product] = replay
+                transaction = Transaction(connection, catch_up(connection, self._known(product)), now, actor)
+                try:
+                    yield transaction
+                finally:
+                    # What appended nothing, e.g. because it came late, leaves what was read as it is.
+                    if not transaction.appending:
+                        self._replays[product] = transaction.replay
+            self._replays[product] = transaction.replay
 
     def verify(self, trusted: TrustedKeys | None = None) -> tuple[VerifiedChain, ...]:
         """Reads everything again: each chain, each envelope; with keys, each signature too.

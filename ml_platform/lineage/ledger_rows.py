@@ -1,10 +1,11 @@
 """Rows of the ledger read back as events and checked: digests, links, rules, envelopes."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, CursorResult, Row, select
 
 from ml_platform.contracts.canonical import bytes_sha256, canonical_bytes
 from ml_platform.contracts.events import Event, EventKind, EvidenceRecorded
@@ -13,6 +14,14 @@ from ml_platform.lineage.keys import TrustedKeys
 from ml_platform.lineage.ledger_schema import envelopes, events
 from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.statements import read_evidence, verify_evidence
+
+ROWS_AT_ONCE = 1_000
+
+_COLUMNS = tuple(events.columns.keys())
+_PAYLOAD = {"payload"}
+
+# What canonical_bytes writes, for what came out of JSON and so has text keys only.
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 @dataclass(frozen=True)
@@ -33,34 +42,63 @@ def row_of(event: Event) -> dict[str, Any]:
 
 def event_of(row: Row[Any]) -> Event:
     """The event in a row. Raises LedgerCorruptError unless the row is exactly what was written."""
-    columns = {key: value for key, value in row._mapping.items() if key != "position"}
+    return read_row(row)[0]
+
+
+def read_row(row: Sequence[Any]) -> tuple[Event, str]:
+    """The event in a row and its digest. Raises LedgerCorruptError unless the row is exactly what was written.
+
+    Every column must be spelled as writing the event again would spell it, so that the digest can be taken over
+    the payload's stored text.
+    """
+    columns = dict(zip(_COLUMNS, row, strict=True))
+    stored, said = columns["payload"], columns.pop("event_sha256")
+    del columns["position"]
     where = f"event {columns['sequence']} of {columns['product']} ({columns['kind']})"
     try:
-        plain = {key: value for key, value in columns.items() if key != "event_sha256"}
-        event = Event.model_validate(plain | {"payload": json.loads(columns["payload"])})
-        written = row_of(event)
+        event = Event.model_validate(columns | {"payload": json.loads(stored)})
+        written = event.model_dump(mode="json", exclude=_PAYLOAD)
+        written["payload"] = _encode(event.payload)
+        sha256 = _spliced_sha256(written)
     except (ValueError, TypeError, RecursionError):
         raise LedgerCorruptError(f"{where}: cannot be read. The row was changed or damaged.") from None
-    changed = sorted(key for key, value in columns.items() if written[key] != value)
-    if changed:
+    if columns != written or sha256 != said:
+        changed = sorted(key for key, value in columns.items() if written[key] != value) or ["event_sha256"]
         raise LedgerCorruptError(f"{where}: does not fit its digest ({', '.join(changed)}). The row was changed.")
-    return event
+    return event, sha256
+
+
+def _spliced_sha256(written: dict[str, Any]) -> str:
+    """The digest of the event's canonical JSON, the payload's text put in; of the rest only the actor is free text."""
+    return bytes_sha256(
+        f'{{"actor":{_encode(written["actor"])},"epoch":{written["epoch"]},"kind":"{written["kind"]}",'
+        f'"payload":{written["payload"]},"previous_sha256":"{written["previous_sha256"]}",'
+        f'"product":"{written["product"]}","recorded_at":"{written["recorded_at"]}",'
+        f'"sequence":{written["sequence"]}}}'.encode()
+    )
 
 
 def catch_up(connection: Connection, replay: Replay) -> Replay:
     """Takes in what was recorded since the replay's last event, which must still be there."""
-    query = select(events).where(events.c.product == replay.product, events.c.sequence >= replay.sequence)
-    rows = connection.execute(query.order_by(events.c.sequence))
-    if replay.sequence:
-        last = rows.fetchone()
-        if last is None or last.event_sha256 != replay.head_sha256:
-            raise LedgerCorruptError(
-                f"event {replay.sequence} of {replay.product}: is gone or another one since it was last read. "
-                "The ledger was rewritten or restored from an old copy."
-            )
-    for row in rows:
-        replay.add(event_of(row))
+    with _rows_from(connection, replay.product, replay.sequence) as rows:
+        if replay.sequence:
+            last = rows.fetchone()
+            if last is None or last.event_sha256 != replay.head_sha256:
+                raise LedgerCorruptError(
+                    f"event {replay.sequence} of {replay.product}: is gone or another one since it was last read. "
+                    "The ledger was rewritten or restored from an old copy."
+                )
+        for row in rows:
+            replay.add(*read_row(row))
     return replay
+
+
+def _rows_from(connection: Connection, product: str, sequence: int) -> CursorResult[Any]:
+    """The rows of a product from a sequence on; a whole chain comes in pieces, not into memory at once."""
+    query = select(events).where(events.c.product == product, events.c.sequence >= sequence)
+    if sequence == 0:
+        query = query.execution_options(yield_per=ROWS_AT_ONCE)
+    return connection.execute(query.order_by(events.c.sequence))
 
 
 def find_envelope(connection: Connection, envelope_sha256: str) -> bytes | None:
@@ -79,14 +117,15 @@ def verify_chain(connection: Connection, product: str, trusted: TrustedKeys | No
     """Reads one product's chain and envelopes again; with keys, every signature too."""
     replay = Replay(product)
     position = 0
-    for row in connection.execute(select(events).where(events.c.product == product).order_by(events.c.sequence)):
-        event = event_of(row)
-        replay.add(event)
-        if row.position <= position:
-            raise LedgerCorruptError(f"{event.where}: stands before the event that it follows. Rows were reordered.")
-        position = row.position
-        if event.kind is EventKind.EVIDENCE_RECORDED:
-            _check_envelope(connection, event, trusted)
+    with _rows_from(connection, product, 0) as rows:
+        for row in rows:
+            event, sha256 = read_row(row)
+            replay.add(event, sha256)
+            if row.position <= position:
+                raise LedgerCorruptError(f"{event.where}: stands before the one that it follows. Rows were reordered.")
+            position = row.position
+            if event.kind is EventKind.EVIDENCE_RECORDED:
+                _check_envelope(connection, event, trusted)
     return VerifiedChain(product, replay.sequence, replay.epoch, replay.head_sha256)
 
 

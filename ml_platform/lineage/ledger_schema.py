@@ -1,10 +1,9 @@
-"""The ledger's tables on SQLite and PostgreSQL, and the triggers that keep them append-only."""
+"""The ledger's tables on SQLite and PostgreSQL, and how a ledger is opened; migrations/ creates and changes them."""
 
 import fcntl
 from pathlib import Path
 
 from sqlalchemy import (
-    DDL,
     BigInteger,
     Column,
     Connection,
@@ -29,7 +28,13 @@ from ml_platform.errors import ContractError
 
 BUSY_TIMEOUT_MS = 30_000
 SCHEMA_LOCK = 7_410_220_131
-"""The PostgreSQL advisory lock under which the tables are created."""
+"""The PostgreSQL advisory lock under which the tables are created and changed."""
+
+SCHEMA_VERSION = "0001"
+"""The newest revision in migrations/versions."""
+
+VERSION_TABLE = "ledger_version"
+"""Not Alembic's default name: MLflow and Dagster keep their versions under that, perhaps in the same database."""
 
 metadata = MetaData()
 
@@ -58,56 +63,11 @@ envelopes = Table(
 )
 
 
-def _run(dialect: str, when: str, target: Table | MetaData, statement: str) -> None:
-    """Lets a statement run on a dialect `after_create` or `before_create` of a table or of all."""
-    event.listen(target, when, DDL(statement).execute_if(dialect=dialect))  # type: ignore[no-untyped-call]
-
-
-for _table in (events, envelopes):
-    for _action in ("UPDATE", "DELETE"):
-        _run(
-            "sqlite",
-            "after_create",
-            _table,
-            f"CREATE TRIGGER {_table.name}_no_{_action.lower()} BEFORE {_action} ON {_table.name} "
-            "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
-        )
-    _run(
-        "postgresql",
-        "after_create",
-        _table,
-        f"CREATE TRIGGER {_table.name}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {_table.name} "
-        "FOR EACH STATEMENT EXECUTE FUNCTION ledger_is_append_only()",
-    )
-_run(
-    "postgresql",
-    "before_create",
-    metadata,
-    "CREATE OR REPLACE FUNCTION ledger_is_append_only() RETURNS trigger LANGUAGE plpgsql AS "
-    "$$ BEGIN RAISE EXCEPTION 'the ledger is append-only'; END $$",
-)
-# On SQLite, INSERT OR REPLACE would delete a row without the trigger for DELETE.
-_run(
-    "sqlite",
-    "after_create",
-    events,
-    "CREATE TRIGGER events_in_order BEFORE INSERT ON events WHEN NEW.sequence <> 1 + "
-    "(SELECT coalesce(max(sequence), 0) FROM events WHERE product = NEW.product) "
-    "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
-)
-_run(
-    "sqlite",
-    "after_create",
-    envelopes,
-    "CREATE TRIGGER envelopes_no_replace BEFORE INSERT ON envelopes WHEN EXISTS (SELECT 1 FROM envelopes "
-    "WHERE envelope_sha256 = NEW.envelope_sha256) BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
-)
-
-
 def open_engine(url: str) -> Engine:
-    """An engine on the ledger at a SQLAlchemy URL, its tables created if they are not there.
+    """An engine on the ledger at a SQLAlchemy URL, its schema brought to SCHEMA_VERSION if it is not there.
 
-    Raises ContractError for a URL of another database or one that cannot be read.
+    Raises ContractError for a URL of another database or one that cannot be read, RefusedError for a ledger of a
+    newer version and for a database that is somebody else's.
     """
     try:
         parsed = make_url(url)
@@ -118,10 +78,19 @@ def open_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "postgresql":
         engine = create_engine(parsed.set(drivername="postgresql+psycopg"), poolclass=NullPool)
         with engine.begin() as connection:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
-            metadata.create_all(connection)
+            if read_version(connection) != SCHEMA_VERSION:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
+                _bring_up_to_date(connection)
         return engine
     raise ContractError(f"ledger URL '{shown(url)}': expected a file, sqlite:///PATH, or postgresql://…")
+
+
+def read_version(connection: Connection) -> str | None:
+    """The revision of the ledger's schema; None where it says none."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 - ours
+    return version
 
 
 def shown(url: str) -> str:
@@ -151,7 +120,7 @@ def _open_sqlite(url: str, path: Path) -> Engine:
         writes = connection.get_execution_options().get("writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
-    if not (path.is_file() and _has_tables(engine)):
+    if not (path.is_file() and _is_current(engine)):
         # WAL cannot be switched on while others look: one process at a time.
         with path.with_name(path.name + ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -159,9 +128,17 @@ def _open_sqlite(url: str, path: Path) -> Engine:
                 driver = connection.connection.dbapi_connection
                 driver.execute("PRAGMA journal_mode = WAL")  # type: ignore[union-attr]
             with engine.connect().execution_options(writes=True) as connection, connection.begin():
-                metadata.create_all(connection)
+                _bring_up_to_date(connection)
     return engine
 
 
-def _has_tables(engine: Engine) -> bool:
-    return set(metadata.tables) <= set(inspect(engine).get_table_names())
+def _is_current(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return read_version(connection) == SCHEMA_VERSION
+
+
+def _bring_up_to_date(connection: Connection) -> None:
+    # Alembic takes a tenth of a second to import: only a ledger that is not current pays for it.
+    from ml_platform.lineage.migrations import bring_up_to_date
+
+    bring_up_to_date(connection)

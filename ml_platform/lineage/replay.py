@@ -76,8 +76,8 @@ class Replay:
             }
         )
 
-    def add(self, event: Event) -> None:
-        """Takes in the next event."""
+    def add(self, event: Event, sha256: str | None = None) -> None:
+        """Takes in the next event; `sha256` is its digest where the caller has just worked it out."""
         try:
             self._check_link(event)
             payload = _payload(event)
@@ -86,7 +86,7 @@ class Replay:
             raise LedgerCorruptError(f"{event.where}: {problem}.") from None
         if isinstance(payload, ReleaseRegistered):
             self.registered[payload.release.release_id] = event
-        self.sequence, self.epoch, self.head_sha256 = event.sequence, event.epoch, event.sha256
+        self.sequence, self.epoch, self.head_sha256 = event.sequence, event.epoch, sha256 or event.sha256
 
     def add_all(self, events: Iterable[Event]) -> Self:
         """Takes in events one after the other."""

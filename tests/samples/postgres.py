@@ -5,9 +5,13 @@ import os
 import shutil
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
 
 ROOT = os.geteuid() == 0 if hasattr(os, "geteuid") else False
 USER = "postgres" if ROOT else getpass.getuser()
@@ -21,7 +25,7 @@ def find_program(name: str) -> str | None:
 
 @contextmanager
 def running_postgres() -> Iterator[str | None]:
-    """The URL of a server without a database name, or None where PostgreSQL is not installed."""
+    """The URL of a server, `{database}` where a name belongs, or None where PostgreSQL is not installed."""
     initdb, pg_ctl = find_program("initdb"), find_program("pg_ctl")
     if initdb is None or pg_ctl is None:
         yield None
@@ -32,7 +36,8 @@ def running_postgres() -> Iterator[str | None]:
             shutil.chown(folder, USER)
         data = str(folder / "data")
         _run(initdb, "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
-        options = f"-c listen_addresses='' -k {folder} -c max_connections=60"
+        # What is tested is what clients do to it; that the server itself survives a power cut is not ours to test.
+        options = f"-c listen_addresses='' -k {folder} -c max_connections=60 -c fsync=off"
         _run(pg_ctl, "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
         try:
             yield f"postgresql://{USER}@/{{database}}?host={folder}"
@@ -40,6 +45,18 @@ def running_postgres() -> Iterator[str | None]:
             _run(pg_ctl, "-D", data, "-m", "immediate", "-w", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_database(server: str | None) -> str:
+    """The URL of a new and empty database; skips the test where PostgreSQL is not installed."""
+    if server is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    name = f"ledger_{uuid.uuid4().hex}"
+    engine = create_engine(server.format(database="postgres").replace("postgresql:", "postgresql+psycopg:"))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return server.format(database=name)
 
 
 def _run(*command: str) -> None:

@@ -2,14 +2,13 @@
 
 import json
 import multiprocessing
-import uuid
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
 from ml_platform.contracts.canonical import canonical_bytes
@@ -19,10 +18,11 @@ from ml_platform.contracts.policy import SlotName
 from ml_platform.errors import ContractError, EpochConflictError, LedgerCorruptError, RefusedError, StorageError
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.ledger import Ledger
-from ml_platform.lineage.ledger_schema import open_engine
+from ml_platform.lineage.ledger_rows import read_row
+from ml_platform.lineage.ledger_schema import events, open_engine
 from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.statements import sign_evidence
-from tests.samples.postgres import running_postgres
+from tests.samples.postgres import make_database, running_postgres
 from tests.samples.releases import NOW, PRODUCT, make_evidence, make_policy, make_release, trusting
 
 KEY = SigningKey.generate()
@@ -40,15 +40,7 @@ def postgres() -> Iterator[str | None]:
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'folder' / 'ledger.sqlite'}"
-    server = request.getfixturevalue("postgres")
-    if server is None:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    name = f"ledger_{uuid.uuid4().hex}"
-    engine = create_engine(server.format(database="postgres").replace("postgresql:", "postgresql+psycopg:"))
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return str(server.format(database=name))
+    return make_database(request.getfixturevalue("postgres"))
 
 
 def fill(url: str, product: str = PRODUCT) -> Ledger:
@@ -230,6 +222,47 @@ def test_what_an_owner_of_the_database_changes_is_found_and_named(url: str, stat
     execute(url, statement)
     with pytest.raises(LedgerCorruptError, match=words):
         Ledger(url).verify()
+
+
+def test_a_change_of_any_character_of_a_row_is_found(url: str) -> None:
+    """Every bit that keeps a character ASCII, of every column of every event, and every number one up and down."""
+    with fill(url)._reading() as connection:
+        rows = [tuple(row) for row in connection.execute(select(events))]
+    changed = 0
+    for row in rows:
+        assert read_row(row)[1] in row
+        for column, value in list(enumerate(row))[1:]:
+            for other in neighbours(value):
+                with pytest.raises(LedgerCorruptError, match=r"event .* of "):
+                    read_row((*row[:column], other, *row[column + 1 :]))
+                changed += 1
+    assert changed > 20_000
+
+
+def neighbours(value: str | int) -> Iterator[str | int]:
+    """Values that differ from this one in a single bit of one character, or by one."""
+    if isinstance(value, int):
+        yield from (value - 1, value + 1)
+        return
+    for place, character in enumerate(value):
+        for bit in range(7):
+            yield value[:place] + chr(ord(character) ^ 1 << bit) + value[place + 1 :]
+
+
+def test_an_actor_of_any_characters_is_read_back(url: str) -> None:
+    actor = 'Zoë "the \\ op"\n\u2028\x7f 🛫'
+    with Ledger(url).write(PRODUCT, NOW, actor) as transaction:
+        event = transaction.append(PolicyRecorded(policy=POLICY))
+    assert Ledger(url).events() == (event,)
+    assert Ledger(url).state(PRODUCT).head_sha256 == event.sha256
+
+
+def test_a_writer_that_came_late_need_not_read_everything_again(url: str) -> None:
+    ledger = fill(url)
+    known = ledger._replays[PRODUCT]
+    with pytest.raises(EpochConflictError), ledger.write(PRODUCT, NOW, "tester") as transaction:
+        transaction.expect_epoch(0)
+    assert ledger._replays[PRODUCT] is known
 
 
 def test_a_forged_chain_that_fits_its_digests_still_needs_signatures(url: str) -> None:
