@@ -16,6 +16,8 @@ from ml_platform.contracts.canonical import digest, sources_sha256
 from ml_platform.contracts.products import Product
 
 LIBRARY = Path(ml_platform.__file__).parent
+WEEK = timedelta(days=7)
+"""How far apart the runs of the schedule are."""
 
 CHAIN = (
     "snapshot",
@@ -49,9 +51,9 @@ class Chain:
 
     @cached_property
     def freshness(self) -> FreshnessPolicy | None:
-        """Fails when nothing was materialized for the product's max_staleness_days; None without a limit."""
+        """Fails when the weekly run is missing for max_staleness_days; None without a limit."""
         days = self.product.spec.max_staleness_days
-        return None if days is None else FreshnessPolicy.time_window(fail_window=timedelta(days=days))
+        return None if days is None else FreshnessPolicy.time_window(fail_window=WEEK + timedelta(days=days))
 
     @property
     def owners(self) -> list[str]:

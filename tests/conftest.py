@@ -2,6 +2,8 @@
 
 import os
 
+# Before Feast, which would have it keep figures in files that stay open and are complained of below pytest's summary.
+import prometheus_client  # noqa: F401
 import pytest
 from hypothesis import settings
 
