@@ -140,8 +140,8 @@ def _stated(payload: bytes, name: str, contract: type[Said], statement: Callable
         same = False
     if not same:
         raise EvidenceError(
-            f"{name}: its payload is no canonical in-toto statement with a {contract.__name__} about the subject that "
-            "it names: keys are unknown, missing, repeated or of another type."
+            f"{name}: its payload is no canonical in-toto statement about the subject that its predicate, "
+            f"{contract.__name__}, names: keys are unknown, missing, repeated or of another type."
         )
     return said
 
