@@ -10,8 +10,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from ml_platform.contracts.canonical import bytes_sha256, digest
 from ml_platform.contracts.deployment import DeploymentState
-from ml_platform.contracts.events import Event, EvidenceRecorded, Payload
+from ml_platform.contracts.events import Event, EvidenceRecorded, Payload, PolicyPinned
 from ml_platform.contracts.evidence import Evidence
+from ml_platform.contracts.pin import PolicyPin
 from ml_platform.errors import BusyError, EpochConflictError, LedgerCorruptError, RefusedError, StorageError
 from ml_platform.lineage.keys import TrustedKeys
 from ml_platform.lineage.ledger_rows import (
@@ -20,6 +21,7 @@ from ml_platform.lineage.ledger_rows import (
     envelopes_of,
     event_of,
     find_envelope,
+    pins_of,
     row_of,
     verify_chain,
 )
@@ -64,10 +66,17 @@ class Transaction:
 
     def append_evidence(self, evidence: Evidence, envelope: bytes) -> Event:
         """Appends evidence together with the envelope that holds it."""
+        return self.append(EvidenceRecorded.of(evidence, self._keep(envelope)))
+
+    def append_pin(self, pin: PolicyPin, envelope: bytes) -> Event:
+        """Appends a policy pin together with the envelope that holds it."""
+        return self.append(PolicyPinned(policy_sha256=pin.policy_sha256, envelope_sha256=self._keep(envelope)))
+
+    def _keep(self, envelope: bytes) -> str:
         envelope_sha256 = bytes_sha256(envelope)
         if find_envelope(self._connection, envelope_sha256) is None:
             self._connection.execute(insert(envelopes).values(envelope_sha256=envelope_sha256, content=envelope))
-        return self.append(EvidenceRecorded.of(evidence, envelope_sha256))
+        return envelope_sha256
 
     def has_envelope(self, release_id: str, envelope: bytes) -> bool:
         """Whether this very envelope is recorded for a release."""
@@ -77,6 +86,10 @@ class Transaction:
     def envelopes(self, release_id: str) -> tuple[bytes, ...]:
         """Every envelope recorded for a release, in the order of the chain."""
         return envelopes_of(self._connection, self.replay, release_id)
+
+    def pins(self) -> tuple[tuple[Event, bytes], ...]:
+        """Every event that pins a policy, with its envelope, whose signature is not verified."""
+        return pins_of(self._connection, self.replay)
 
 
 class Ledger:
@@ -132,6 +145,11 @@ class Ledger:
         with self._reading() as connection:
             return envelopes_of(connection, catch_up(connection, Replay(product)), release_id)
 
+    def pins(self, product: str) -> tuple[tuple[Event, bytes], ...]:
+        """Every event that pins a policy of a product, with its envelope, whose signature is not verified."""
+        with self._reading() as connection:
+            return pins_of(connection, catch_up(connection, Replay(product)))
+
     @contextmanager
     def write(self, product: str, now: datetime, actor: str) -> Iterator[Transaction]:
         """One transaction of the only writer of a product; it is rolled back when the block raises."""
@@ -147,13 +165,15 @@ class Ledger:
                         self._replays[product] = transaction.replay
             self._replays[product] = transaction.replay
 
-    def verify(self, trusted: TrustedKeys | None = None) -> tuple[VerifiedChain, ...]:
-        """Reads everything again: each chain, each envelope; with keys, each signature too.
+    def verify(
+        self, trusted: TrustedKeys | None = None, operators: TrustedKeys | None = None
+    ) -> tuple[VerifiedChain, ...]:
+        """Reads everything again: each chain, each envelope; with keys, each signature too, of `operators` on pins.
 
         Raises LedgerCorruptError that names the first broken event.
         """
         with self._reading() as connection:
-            return tuple(verify_chain(connection, product, trusted) for product in _products(connection))
+            return tuple(verify_chain(connection, product, trusted, operators) for product in _products(connection))
 
     def _known(self, product: str) -> Replay:
         """What was read before, taken out so that no other thread adds to it."""

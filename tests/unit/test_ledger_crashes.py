@@ -20,10 +20,12 @@ from datetime import date, timedelta
 from pathlib import Path
 from ml_platform.lineage.keys import SigningKey
 from tests.samples.releases import NOW, PRODUCT, inputs_of, make_controller, make_policy, make_release, make_results
+from tests.samples.releases import pin
 
 folder = Path(sys.argv[1])
 key = SigningKey.from_pem((folder / "key.pem").read_bytes(), "key.pem")
 controller, policy = make_controller(folder, key), make_policy()
+pin(controller, policy)
 print("ready", flush=True)
 for number in range(int(sys.argv[2]), 100_000):
     release = make_release(date(2013, 1, 1) + timedelta(days=number))
