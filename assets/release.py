@@ -122,12 +122,14 @@ def canary_asset(chain: Chain) -> AssetsDefinition:
         The controller checks evidence, expiry and policy again in the ledger's transaction. A release that is older
         than what serves never moves anything, so that past days can be filled in without harm.
         """
+        from ml_platform.release.mirroring import mirror_slots
+
         now, release_id = datetime.now(UTC), registered_release.value_sha256
         with readable_failures():
-            controller = _controller(store.home)
-            moved = controller.open_canary(chain.product.name, release_id, now, f"dagster run {context.run.run_id}")
-            state = controller.state(chain.product.name)
-            mirrored = _mlflow(store.home).mirror(chain.product.name, state)
+            name, actor, controller = chain.product.name, f"dagster run {context.run.run_id}", _controller(store.home)
+            moved = controller.open_canary(name, release_id, now, actor)
+            state = controller.state(name)
+            mirrored = mirror_slots(controller, _mlflow(store.home), name, now, actor)
         context.log.info(f"{chain.product.name} {release_id[:12]}: {moved.sentence}")
         slots = {str(slot): sha256 for slot, sha256 in state.slots.items()}
         rows = [(f"`{slot}`", f"`{sha256[:12]}`") for slot, sha256 in slots.items()]

@@ -14,10 +14,10 @@ def verify(as_json: AsJson = False) -> None:
     """Check every event's digest and link, that the rules allow it, and every signature."""
     from ml_platform.cli.dossier import open_ledger
     from ml_platform.contracts.home import Home
-    from ml_platform.lineage.keys import trusted_keys
+    from ml_platform.lineage.keys import trusted_keys, trusted_operators
 
     home = Home.from_environment()
-    chains = open_ledger(home).verify(trusted_keys(home))
+    chains = open_ledger(home).verify(trusted_keys(home), trusted_operators(home))
     if as_json:
         print_json({"verified": True, "chains": [vars(chain) for chain in chains]})
         return

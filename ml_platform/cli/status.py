@@ -33,16 +33,21 @@ def status(
         return
     headers = ("product", "production", "canary", "epoch", "releases", "newest release", "its state", "held by")
     print_table(f"What serves · {home.root}", headers, [_row(one) for one in found])
+    for one in found:
+        if alert := one["alert"]:
+            typer.echo(f"{_moment(alert['at'])} {one['product']}: {alert['what']}")
     if not known:
         typer.echo("No product here: change into a checkout, or name folders in ML_PLATFORM_PRODUCTS.")
 
 
 def _status_of(ledger: "Ledger | None", product: str) -> dict[str, Any]:
+    from ml_platform.lineage.story import tell
     from ml_platform.release.history import release_history
 
     if ledger is None:
-        return {"product": product, "epoch": 0, "slots": {}, "exposure": 0.0, "releases": 0, "newest": None}
-    state, history = ledger.state(product), release_history(ledger, product)
+        nothing: dict[str, Any] = {"slots": {}, "exposure": 0.0, "releases": 0, "newest": None, "alert": None}
+        return {"product": product, "epoch": 0, **nothing}
+    state, history, alert = ledger.state(product), release_history(ledger, product), ledger.replay(product).alert
     newest = history[0] if history else None
     return {
         "product": product,
@@ -50,6 +55,7 @@ def _status_of(ledger: "Ledger | None", product: str) -> dict[str, Any]:
         "slots": {slot.value: release_id for slot, release_id in state.slots.items()},
         "exposure": state.exposure,
         "releases": len(history),
+        "alert": alert and {"at": alert.recorded_at.isoformat(), "what": tell(alert), "seen_by": alert.actor},
         "newest": newest
         and {
             "release_id": newest.release_id,

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ml_platform.cli.dossier import Dossier, artifact_digests, open_ledger, read_dossier
 from ml_platform.contracts.home import Home
 from ml_platform.errors import MlPlatformError
+
+if TYPE_CHECKING:
+    from ml_platform.lineage.keys import TrustedKeys
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,16 @@ def verify_everything(home: Home, release_id: str) -> Iterator[Finding]:
 
     Raises InvalidInputError for an unknown release and LedgerCorruptError where the ledger cannot be read at all.
     """
-    from ml_platform.lineage.keys import trusted_keys
+    from ml_platform.lineage.keys import trusted_keys, trusted_operators
     from ml_platform.lineage.object_store import artifact_store
 
     dossier = read_dossier(home, release_id, with_mlflow=False)
-    yield _finding("ledger", lambda: _chains(home, trusted=trusted_keys(home)))
+    yield _finding("ledger", lambda: _chains(home, trusted_keys(home), trusted_operators(home)))
     for row in dossier.gates:
         found = f"{row.verdict or 'no evidence'}: {row.reason}"
         yield Finding(f"gate {row.gate}", "ok" if row.verdict == "PASS" else "broken" if row.damaged else "note", found)
     yield Finding("evidence", "ok" if dossier.eligibility.eligible else "note", dossier.eligibility.sentence)
+    yield _policy(home, dossier)
     store = artifact_store(home)
     for kind, sha256 in artifact_digests(dossier).items():
 
@@ -43,9 +47,22 @@ def verify_everything(home: Home, release_id: str) -> Iterator[Finding]:
     yield _finding("base model", lambda: _base(home, dossier))
 
 
-def _chains(home: Home, trusted: object) -> str:
-    chains = open_ledger(home).verify(trusted)  # type: ignore[arg-type]
+def _chains(home: Home, trusted: "TrustedKeys", operators: "TrustedKeys") -> str:
+    chains = open_ledger(home).verify(trusted, operators)
     return ", ".join(f"{chain.product}: {chain.events} events" for chain in chains)
+
+
+def _policy(home: Home, dossier: Dossier) -> Finding:
+    from ml_platform.lineage.keys import trusted_operators
+    from ml_platform.release.pins import counting_pin, why_not_pinned
+
+    record = dossier.record
+    try:
+        pin = counting_pin(open_ledger(home).pins(record.release.product), trusted_operators(home))
+    except MlPlatformError as error:
+        return Finding("policy", "broken", str(error))
+    reason = why_not_pinned(record.release.product, record.policy.sha256, pin)
+    return Finding("policy", "note" if reason else "ok", reason or f"{record.policy.version} is the pinned one")
 
 
 def _base(home: Home, dossier: Dossier) -> str:

@@ -1,7 +1,6 @@
 """Ed25519 keys: those that sign, kept 0600, and the public ones that are trusted, for evidence and for operators."""
 
 import fcntl
-import hashlib
 import os
 import stat
 import tempfile
@@ -9,17 +8,37 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from pydantic import Field, model_validator
-from securesystemslib.signer import CryptoSigner, SSlibKey
-
-from ml_platform.contracts.base import Contract, Sha256
 from ml_platform.contracts.home import Home
 from ml_platform.errors import ContractError, EvidenceError, StorageError
 from ml_platform.lineage.artifacts import write_atomically
+from ml_platform.lineage.key_values import SigningKey, TrustedKey, TrustedKeys, public_key_id
+
+__all__ = [
+    "KEY_FILE_VARIABLE",
+    "KEY_VARIABLE",
+    "OPERATOR",
+    "OPERATORS_VARIABLE",
+    "OPERATOR_KEY_FILE_VARIABLE",
+    "OPERATOR_KEY_VARIABLE",
+    "SIGNING",
+    "TRUSTED_VARIABLE",
+    "KeyRole",
+    "SigningKey",
+    "TrustedKey",
+    "TrustedKeys",
+    "given_key",
+    "keys_of",
+    "locked_keys",
+    "new_key",
+    "operator_key",
+    "public_key_id",
+    "signing_key",
+    "trust",
+    "trusted_keys",
+    "trusted_operators",
+]
 
 KEY_VARIABLE = "ML_PLATFORM_SIGNING_KEY"
 KEY_FILE_VARIABLE = "ML_PLATFORM_SIGNING_KEY_FILE"
@@ -57,90 +76,6 @@ OPERATOR = KeyRole(
 """Pins policies: the key of those who answer for a product, another root of trust than evidence."""
 
 
-class TrustedKey(Contract):
-    """A public key, 32 bytes in hexadecimal, whose signatures count; one file below `keys/trusted/` or
-    `keys/operators/`.
-
-    A revoked key stays listed: what it signed no longer counts, and is known for what it is.
-    """
-
-    key_id: Sha256
-    public_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    revoked: bool = False
-    comment: str = ""
-
-    @model_validator(mode="after")
-    def _named_by_its_digest(self) -> Self:
-        expected = public_key_id(bytes.fromhex(self.public_key))
-        if self.key_id != expected:
-            raise ValueError(f"key_id must be the SHA-256 of the public key, {expected}")
-        return self
-
-    @classmethod
-    def of(cls, public_key: bytes, comment: str = "") -> "TrustedKey":
-        """The entry for 32 raw bytes."""
-        return cls(key_id=public_key_id(public_key), public_key=public_key.hex(), comment=comment)
-
-    def verifier(self) -> SSlibKey:
-        """The key in the form that securesystemslib verifies with."""
-        return SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.public_key)), self.key_id)
-
-
-TrustedKeys = Mapping[str, TrustedKey]
-"""Trusted keys by key id, revoked ones among them."""
-
-
-@dataclass(frozen=True)
-class SigningKey:
-    """A private key; its representation never shows it."""
-
-    signer: CryptoSigner
-
-    @property
-    def key_id(self) -> str:
-        """SHA-256 of the raw public key, 64 hexadecimal digits."""
-        return str(self.signer.public_key.keyid)
-
-    @property
-    def public(self) -> TrustedKey:
-        """What others need to verify this key's signatures."""
-        return TrustedKey(key_id=self.key_id, public_key=self.signer.public_key.keyval["public"])
-
-    def __repr__(self) -> str:
-        return f"SigningKey({self.key_id[:12]})"
-
-    @classmethod
-    def generate(cls) -> "SigningKey":
-        """A new key that is stored nowhere yet."""
-        return cls.of(Ed25519PrivateKey.generate())
-
-    @classmethod
-    def of(cls, private: Ed25519PrivateKey) -> "SigningKey":
-        """The signing key around a private key."""
-        public = private.public_key()
-        raw = public.public_bytes(Encoding.Raw, PublicFormat.Raw)
-        return cls(CryptoSigner(private, SSlibKey.from_crypto(public, public_key_id(raw))))
-
-    @classmethod
-    def from_pem(cls, pem: bytes, where: str) -> "SigningKey":
-        """The key in an unencrypted PKCS#8 PEM. Raises EvidenceError that names its origin, never the key."""
-        try:
-            private = load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError):
-            private = None
-        if not isinstance(private, Ed25519PrivateKey):
-            raise EvidenceError(
-                f"{where}: is no unencrypted Ed25519 private key in PEM (PKCS#8). Correct it, or remove it so that "
-                "a new key is made."
-            )
-        return cls.of(private)
-
-
-def public_key_id(public_key: bytes) -> str:
-    """SHA-256 of the 32 raw bytes of a public key, 64 hexadecimal digits."""
-    return hashlib.sha256(public_key).hexdigest()
-
-
 def signing_key(home: Home, environment: Mapping[str, str] | None = None) -> SigningKey:
     """The key that signs: from ML_PLATFORM_SIGNING_KEY (PEM), ML_PLATFORM_SIGNING_KEY_FILE, or the home.
 
@@ -149,7 +84,7 @@ def signing_key(home: Home, environment: Mapping[str, str] | None = None) -> Sig
     Raises EvidenceError for a file that others can read or that holds no such key.
     """
     values = os.environ if environment is None else environment
-    return _given_key(SIGNING, values) or _home_key(SIGNING, home)
+    return given_key(SIGNING, values) or _home_key(SIGNING, home)
 
 
 def operator_key(home: Home, environment: Mapping[str, str] | None = None) -> SigningKey | None:
@@ -159,7 +94,7 @@ def operator_key(home: Home, environment: Mapping[str, str] | None = None) -> Si
     they are named, by the environment or the home, and none of their keys is here. Raises like `signing_key`.
     """
     values = os.environ if environment is None else environment
-    if given := _given_key(OPERATOR, values):
+    if given := given_key(OPERATOR, values):
         return given
     named = values.get(OPERATORS_VARIABLE) or any((home.keys / OPERATOR.trusted_folder).glob("*.json"))
     if named and not (home.keys / OPERATOR.private_file).exists():
@@ -228,7 +163,8 @@ def locked_keys(home: Home) -> Iterator[None]:
         yield
 
 
-def _given_key(role: KeyRole, values: Mapping[str, str]) -> SigningKey | None:
+def given_key(role: KeyRole, values: Mapping[str, str]) -> SigningKey | None:
+    """The key of a role that the environment gives, None where it gives none."""
     if pem := values.get(role.key_variable):
         return SigningKey.from_pem(pem.encode(), role.key_variable)
     if file := values.get(role.file_variable):

@@ -7,7 +7,21 @@ from ml_platform.cli.app import app
 from ml_platform.contracts import base, canonical, policy, progress
 from ml_platform.contracts.home import Home
 
-COMMANDS = {"backfill", "diff", "doctor", "ledger", "releases", "run", "schemas", "show", "status", "up", "verify"}
+COMMANDS = {
+    "backfill",
+    "diff",
+    "doctor",
+    "keys",
+    "ledger",
+    "policy",
+    "releases",
+    "run",
+    "schemas",
+    "show",
+    "status",
+    "up",
+    "verify",
+}
 
 
 def public(module: object) -> set[str]:
