@@ -23,6 +23,7 @@ from assets.shown import markdown_table
 from ml_platform.contracts.canonical import digest
 from ml_platform.contracts.evidence import GateResult
 from ml_platform.contracts.home import Home
+from ml_platform.contracts.products import Product
 from ml_platform.contracts.release import Release
 from resources.manifests import Value
 from resources.reporting import readable_failures
@@ -83,8 +84,9 @@ def release_assets(chain: Chain) -> AssetsDefinition:
             results = assess_release(product.promotion_policy, report)
             release = build_release(product, traced.snapshot, traced.training_set, traced.candidate)
             keep_prompt(artifacts, product.prompt)
-            now, key, controller = datetime.now(UTC), signing_key(store.home), _controller(store.home)
-            actor = f"dagster run {context.run.run_id}"
+            now, key, actor = datetime.now(UTC), signing_key(store.home), f"dagster run {context.run.run_id}"
+            _pin_first(store.home, product, now, actor)
+            controller = _controller(store.home)
             news = controller.register_release(release, product.promotion_policy, now, actor)
             inputs = evidence_inputs(report, report_artifact)
             found = controller.record_verdicts(release, results, inputs, key, now, actor)
@@ -148,12 +150,24 @@ def canary_asset(chain: Chain) -> AssetsDefinition:
 
 
 def _controller(home: Home) -> "Controller":
-    from ml_platform.lineage.keys import trusted_keys
+    from ml_platform.lineage.keys import trusted_keys, trusted_operators
     from ml_platform.lineage.ledger import Ledger
     from ml_platform.release.assemble import gate_producer
     from ml_platform.release.controller import Controller
 
-    return Controller(Ledger(home.ledger_url), trusted_keys(home), gate_producer())
+    return Controller(Ledger(home.ledger_url), trusted_keys(home), gate_producer(), trusted_operators(home))
+
+
+def _pin_first(home: Home, product: Product, now: datetime, actor: str) -> None:
+    """A product that never had a pin gets its first one here, where an operator's key is at hand: on a laptop.
+
+    From then on only `mlp policy pin` changes which policy counts. Elsewhere the canary is held until an operator pins.
+    """
+    from ml_platform.lineage.keys import operator_key
+
+    if key := operator_key(home):
+        reason = "the first policy of the product"
+        _controller(home).pin_policy(product.name, product.promotion_policy, key, reason, now, actor, only_first=True)
 
 
 def _mlflow(home: Home) -> "MlflowRegistry":

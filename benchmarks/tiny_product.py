@@ -196,4 +196,5 @@ def _promotion_policy() -> dict[str, Any]:
             ),
         ],
         "canary": {"steps": [0.05, 0.25], "min_minutes_per_step": 30},
+        "quarantine": {"first_hours": 24, "for_good_after": 3},
     }

@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, Field
 
 from ml_platform.contracts.base import Contract, Name, Sha256, Share
 from ml_platform.contracts.evidence import Evidence, Verdict
-from ml_platform.contracts.policy import PromotionPolicy
+from ml_platform.contracts.policy import PromotionPolicy, SlotName
 from ml_platform.contracts.release import Release
 
 NO_EVENT_SHA256 = "0" * 64
@@ -21,6 +21,7 @@ class EventKind(StrEnum):
     """Every kind of event; the moves among them are the arrows that DESIGN.md draws."""
 
     POLICY_RECORDED = "policy_recorded"
+    POLICY_PINNED = "policy_pinned"
     RELEASE_REGISTERED = "release_registered"
     EVIDENCE_RECORDED = "evidence_recorded"
     RELEASE_HELD = "release_held"
@@ -33,6 +34,7 @@ class EventKind(StrEnum):
     CANARY_ABORTED = "canary_aborted"
     RELEASE_PROMOTED = "release_promoted"
     RELEASE_ROLLED_BACK = "release_rolled_back"
+    ALIAS_RESTORED = "alias_restored"
 
     @property
     def moves(self) -> bool:
@@ -44,6 +46,13 @@ class PolicyRecorded(Contract):
     """The promotion policy that releases name by its digest, kept whole."""
 
     policy: PromotionPolicy
+
+
+class PolicyPinned(Contract):
+    """From here on a recorded policy counts, if an operator signed the envelope, which is kept beside the events."""
+
+    policy_sha256: Sha256
+    envelope_sha256: Sha256
 
 
 class ReleaseRegistered(Contract):
@@ -149,8 +158,23 @@ class ReleaseRolledBack(Contract):
     reason: str
 
 
+class AliasRestored(Contract):
+    """An alert: somebody moved an alias in MLflow by hand; it is put back to what the slot holds, and moved nothing.
+
+    `found` is the version that it pointed to and `found_release` its release, as far as known; None is no version.
+    `expected` is the release in the slot. The actor and the time of the event are those who noticed it.
+    """
+
+    alias: SlotName
+    found: str | None
+    found_release: Sha256 | None
+    expected: Sha256 | None
+    edited_by: Annotated[str, Field(min_length=1)]
+
+
 Payload = (
     PolicyRecorded
+    | PolicyPinned
     | ReleaseRegistered
     | EvidenceRecorded
     | ReleaseHeld
@@ -163,10 +187,12 @@ Payload = (
     | CanaryAborted
     | ReleasePromoted
     | ReleaseRolledBack
+    | AliasRestored
 )
 
 PAYLOADS: dict[EventKind, type[Payload]] = {
     EventKind.POLICY_RECORDED: PolicyRecorded,
+    EventKind.POLICY_PINNED: PolicyPinned,
     EventKind.RELEASE_REGISTERED: ReleaseRegistered,
     EventKind.EVIDENCE_RECORDED: EvidenceRecorded,
     EventKind.RELEASE_HELD: ReleaseHeld,
@@ -179,6 +205,7 @@ PAYLOADS: dict[EventKind, type[Payload]] = {
     EventKind.CANARY_ABORTED: CanaryAborted,
     EventKind.RELEASE_PROMOTED: ReleasePromoted,
     EventKind.RELEASE_ROLLED_BACK: ReleaseRolledBack,
+    EventKind.ALIAS_RESTORED: AliasRestored,
 }
 
 KIND_OF: dict[type[Payload], EventKind] = {payload: kind for kind, payload in PAYLOADS.items()}

@@ -104,6 +104,19 @@ class CanaryPlan(Contract):
         return self
 
 
+class QuarantineRule(Contract):
+    """How long a release that was aborted or rolled back stays out: twice as long each time, in the end for good."""
+
+    first_hours: Annotated[float, Field(gt=0.0, le=8760.0)]
+    for_good_after: Annotated[int, Field(ge=1, le=10)]
+
+    def hours(self, falls: int) -> float | None:
+        """The hours after the last of so many falls, None for good; 0 without any."""
+        if falls >= self.for_good_after:
+            return None
+        return self.first_hours * 2.0 ** (falls - 1) if falls else 0.0
+
+
 class PromotionPolicy(Contract):
     """Which gates a release must pass, at which thresholds; nothing in it has a default."""
 
@@ -112,6 +125,7 @@ class PromotionPolicy(Contract):
     evidence_valid_days: Annotated[float, Field(gt=0.0)]
     gates: tuple[Gate, ...]
     canary: CanaryPlan
+    quarantine: QuarantineRule
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

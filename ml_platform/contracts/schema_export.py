@@ -8,6 +8,7 @@ from ml_platform.contracts.deployment import DeploymentState
 from ml_platform.contracts.events import PAYLOADS, Event
 from ml_platform.contracts.evidence import CheckResult, Evidence
 from ml_platform.contracts.example import Example
+from ml_platform.contracts.pin import PolicyPin
 from ml_platform.contracts.policy import ActionPolicy, MonitorPolicy, PromotionPolicy
 from ml_platform.contracts.product import FeatureSpec, GuardrailSpec, ProductSpec, PromptSpec
 from ml_platform.contracts.release import Candidate, Release
@@ -32,6 +33,7 @@ EXPORTED: dict[str, type[Contract]] = {
     "check_result": CheckResult,
     "release": Release,
     "evidence": Evidence,
+    "policy_pin": PolicyPin,
     "deployment_state": DeploymentState,
     "event": Event,
     **{f"event_{kind.value}": payload for kind, payload in PAYLOADS.items()},

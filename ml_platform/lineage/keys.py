@@ -1,4 +1,4 @@
-"""Ed25519 keys: one that signs, kept 0600, and the public ones that are trusted."""
+"""Ed25519 keys: those that sign, kept 0600, and the public ones that are trusted, for evidence and for operators."""
 
 import fcntl
 import hashlib
@@ -24,14 +24,42 @@ from ml_platform.lineage.artifacts import write_atomically
 KEY_VARIABLE = "ML_PLATFORM_SIGNING_KEY"
 KEY_FILE_VARIABLE = "ML_PLATFORM_SIGNING_KEY_FILE"
 TRUSTED_VARIABLE = "ML_PLATFORM_TRUSTED_KEYS"
-PRIVATE_KEY = "signing_key.pem"
-TRUSTED = "trusted"
+OPERATOR_KEY_VARIABLE = "ML_PLATFORM_OPERATOR_KEY"
+OPERATOR_KEY_FILE_VARIABLE = "ML_PLATFORM_OPERATOR_KEY_FILE"
+OPERATORS_VARIABLE = "ML_PLATFORM_TRUSTED_OPERATORS"
 
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
+@dataclass(frozen=True)
+class KeyRole:
+    """What a key is for: its file below `keys/`, the folder of those that are trusted, and the variables."""
+
+    name: str
+    private_file: str
+    trusted_folder: str
+    key_variable: str
+    file_variable: str
+    trusted_variable: str
+
+
+SIGNING = KeyRole("signing", "signing_key.pem", "trusted", KEY_VARIABLE, KEY_FILE_VARIABLE, TRUSTED_VARIABLE)
+"""Signs evidence: the key of the machines that evaluate."""
+
+OPERATOR = KeyRole(
+    "operator",
+    "operator_key.pem",
+    "operators",
+    OPERATOR_KEY_VARIABLE,
+    OPERATOR_KEY_FILE_VARIABLE,
+    OPERATORS_VARIABLE,
+)
+"""Pins policies: the key of those who answer for a product, another root of trust than evidence."""
+
+
 class TrustedKey(Contract):
-    """A public key, 32 bytes in hexadecimal, whose signatures count; one file below `keys/trusted/`.
+    """A public key, 32 bytes in hexadecimal, whose signatures count; one file below `keys/trusted/` or
+    `keys/operators/`.
 
     A revoked key stays listed: what it signed no longer counts, and is known for what it is.
     """
@@ -121,68 +149,64 @@ def signing_key(home: Home, environment: Mapping[str, str] | None = None) -> Sig
     Raises EvidenceError for a file that others can read or that holds no such key.
     """
     values = os.environ if environment is None else environment
-    if pem := values.get(KEY_VARIABLE):
-        return SigningKey.from_pem(pem.encode(), KEY_VARIABLE)
-    if file := values.get(KEY_FILE_VARIABLE):
-        return _read_private(Path(file))
-    path = home.keys / PRIVATE_KEY
-    try:
-        with _locked(home.keys):
-            return _read_private(path) if path.exists() else _create(home, path)
-    except OSError as error:
-        raise StorageError(f"the signing key {path} cannot be stored or read: {error}. Correct the folder.") from error
+    return _given_key(SIGNING, values) or _home_key(SIGNING, home)
+
+
+def operator_key(home: Home, environment: Mapping[str, str] | None = None) -> SigningKey | None:
+    """The key that pins policies, from ML_PLATFORM_OPERATOR_KEY, ML_PLATFORM_OPERATOR_KEY_FILE or the home.
+
+    It is created on first use like the signing key, but only where nobody said yet who the operators are; None where
+    they are named, by the environment or the home, and none of their keys is here. Raises like `signing_key`.
+    """
+    values = os.environ if environment is None else environment
+    if given := _given_key(OPERATOR, values):
+        return given
+    named = values.get(OPERATORS_VARIABLE) or any((home.keys / OPERATOR.trusted_folder).glob("*.json"))
+    if named and not (home.keys / OPERATOR.private_file).exists():
+        return None
+    return _home_key(OPERATOR, home)
 
 
 def trusted_keys(home: Home, environment: Mapping[str, str] | None = None) -> TrustedKeys:
-    """The keys whose evidence counts: ML_PLATFORM_TRUSTED_KEYS (public keys in hexadecimal, separated
-    by commas or spaces) where it is set, otherwise every `keys/trusted/*.json` of the home.
+    """The keys whose evidence counts: ML_PLATFORM_TRUSTED_KEYS (public keys in hexadecimal, separated by commas or
+    spaces, a revoked one behind `!`) where it is set, otherwise every `keys/trusted/*.json` of the home.
 
     Raises ContractError for an entry that cannot be read: half a list of keys is no list of keys.
     """
+    return keys_of(SIGNING, home, environment)
+
+
+def trusted_operators(home: Home, environment: Mapping[str, str] | None = None) -> TrustedKeys:
+    """The keys whose policy pins count: ML_PLATFORM_TRUSTED_OPERATORS or `keys/operators/*.json`; as `trusted_keys`."""
+    return keys_of(OPERATOR, home, environment)
+
+
+def keys_of(role: KeyRole, home: Home, environment: Mapping[str, str] | None = None) -> TrustedKeys:
+    """The trusted keys of a role, revoked ones among them."""
     values = os.environ if environment is None else environment
-    if listed := values.get(TRUSTED_VARIABLE):
-        return {key.key_id: key for key in map(_from_hexadecimal, listed.replace(",", " ").split())}
-    keys = [TrustedKey.read(path) for path in sorted((home.keys / TRUSTED).glob("*.json"))]
-    return {key.key_id: key for key in sorted(keys, key=lambda key: key.revoked)}  # revoked in any file is revoked
+    if listed := values.get(role.trusted_variable):
+        keys = [_from_hexadecimal(text, role.trusted_variable) for text in listed.replace(",", " ").split()]
+    else:
+        keys = [TrustedKey.read(path) for path in sorted((home.keys / role.trusted_folder).glob("*.json"))]
+    return {key.key_id: key for key in sorted(keys, key=lambda key: key.revoked)}  # revoked anywhere is revoked
 
 
-def trust(home: Home, key: TrustedKey) -> Path:
+def trust(home: Home, key: TrustedKey, role: KeyRole = SIGNING) -> Path:
     """Writes the entry that trusts (or, with `revoked`, distrusts) a key, and returns its path."""
-    path = home.keys / TRUSTED / f"{key.key_id}.json"
+    path = home.keys / role.trusted_folder / f"{key.key_id}.json"
     write_atomically(path, key.canonical_bytes() + b"\n")
     return path
 
 
-def _from_hexadecimal(text: str) -> TrustedKey:
-    data: dict[str, Any] = {"key_id": "", "public_key": text}
-    if len(text) == 64 and set(text) <= set("0123456789abcdef"):
-        data["key_id"] = public_key_id(bytes.fromhex(text))
-        return TrustedKey.parse(data, where=TRUSTED_VARIABLE)
-    raise ContractError(f"{TRUSTED_VARIABLE}: '{text[:80]}' is no public key: 64 lower-case hexadecimal digits.")
+def new_key(home: Home, role: KeyRole, comment: str) -> SigningKey:
+    """Makes a key, trusts it and puts it where the role's key lies; the one before stays trusted.
 
-
-def _read_private(path: Path) -> SigningKey:
-    if not path.is_file():
-        raise EvidenceError(f"{path}: there is no such signing key. Correct {KEY_FILE_VARIABLE}.")
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            pem = file.read()
-    except OSError as error:
-        raise EvidenceError(f"{path}: the signing key cannot be read: {error}. Correct its permissions.") from error
-    if mode & OTHERS:
-        raise EvidenceError(
-            f"{path}: the signing key has mode {stat.S_IMODE(mode):04o}, so others than its owner may use it. "
-            f"Replace it if that may have happened, then `chmod 600 {path}`."
-        )
-    return SigningKey.from_pem(pem, str(path))
-
-
-def _create(home: Home, path: Path) -> SigningKey:
-    """Trusts first, so that a crash between the two leaves at worst a trusted key that nobody has."""
+    Trusts first, so that a crash between the two leaves at worst a trusted key that nobody has.
+    """
     key = SigningKey.generate()
-    trust(home, key.public.model_copy(update={"comment": "created on first use"}))
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".signing_key-")
+    trust(home, key.public.model_copy(update={"comment": comment}), role)
+    path = home.keys / role.private_file
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{role.name}_key-")
     try:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), 0o600)
@@ -196,8 +220,54 @@ def _create(home: Home, path: Path) -> SigningKey:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / ".lock").open("w") as file:
+def locked_keys(home: Home) -> Iterator[None]:
+    """One process at a time makes or changes keys."""
+    home.keys.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (home.keys / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _given_key(role: KeyRole, values: Mapping[str, str]) -> SigningKey | None:
+    if pem := values.get(role.key_variable):
+        return SigningKey.from_pem(pem.encode(), role.key_variable)
+    if file := values.get(role.file_variable):
+        return _read_private(Path(file), role)
+    return None
+
+
+def _home_key(role: KeyRole, home: Home) -> SigningKey:
+    path = home.keys / role.private_file
+    try:
+        with locked_keys(home):
+            return _read_private(path, role) if path.exists() else new_key(home, role, "created on first use")
+    except OSError as error:
+        raise StorageError(
+            f"the {role.name} key {path} cannot be stored or read: {error}. Correct the folder."
+        ) from error
+
+
+def _from_hexadecimal(text: str, variable: str) -> TrustedKey:
+    digits = text.removeprefix("!")
+    data: dict[str, Any] = {"key_id": "", "public_key": digits, "revoked": text != digits}
+    if len(digits) == 64 and set(digits) <= set("0123456789abcdef"):
+        data["key_id"] = public_key_id(bytes.fromhex(digits))
+        return TrustedKey.parse(data, where=variable)
+    raise ContractError(f"{variable}: '{text[:80]}' is no public key: 64 lower-case hexadecimal digits.")
+
+
+def _read_private(path: Path, role: KeyRole) -> SigningKey:
+    if not path.is_file():
+        raise EvidenceError(f"{path}: there is no such {role.name} key. Correct {role.file_variable}.")
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            pem = file.read()
+    except OSError as error:
+        raise EvidenceError(f"{path}: the {role.name} key cannot be read: {error}. Correct its permissions.") from error
+    if mode & OTHERS:
+        raise EvidenceError(
+            f"{path}: the {role.name} key has mode {stat.S_IMODE(mode):04o}, so others than its owner may use it. "
+            f"Replace it if that may have happened, then `chmod 600 {path}`."
+        )
+    return SigningKey.from_pem(pem, str(path))

@@ -10,8 +10,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from ml_platform.contracts.canonical import bytes_sha256, digest
 from ml_platform.contracts.deployment import DeploymentState
-from ml_platform.contracts.events import Event, EvidenceRecorded, Payload
+from ml_platform.contracts.events import Event, EvidenceRecorded, Payload, PolicyPinned
 from ml_platform.contracts.evidence import Evidence
+from ml_platform.contracts.pin import PolicyPin
 from ml_platform.errors import BusyError, EpochConflictError, LedgerCorruptError, RefusedError, StorageError
 from ml_platform.lineage.keys import TrustedKeys
 from ml_platform.lineage.ledger_rows import (
@@ -20,6 +21,8 @@ from ml_platform.lineage.ledger_rows import (
     envelopes_of,
     event_of,
     find_envelope,
+    pins_of,
+    require_event,
     row_of,
     verify_chain,
 )
@@ -64,10 +67,17 @@ class Transaction:
 
     def append_evidence(self, evidence: Evidence, envelope: bytes) -> Event:
         """Appends evidence together with the envelope that holds it."""
+        return self.append(EvidenceRecorded.of(evidence, self._keep(envelope)))
+
+    def append_pin(self, pin: PolicyPin, envelope: bytes) -> Event:
+        """Appends a policy pin together with the envelope that holds it."""
+        return self.append(PolicyPinned(policy_sha256=pin.policy_sha256, envelope_sha256=self._keep(envelope)))
+
+    def _keep(self, envelope: bytes) -> str:
         envelope_sha256 = bytes_sha256(envelope)
         if find_envelope(self._connection, envelope_sha256) is None:
             self._connection.execute(insert(envelopes).values(envelope_sha256=envelope_sha256, content=envelope))
-        return self.append(EvidenceRecorded.of(evidence, envelope_sha256))
+        return envelope_sha256
 
     def has_envelope(self, release_id: str, envelope: bytes) -> bool:
         """Whether this very envelope is recorded for a release."""
@@ -77,6 +87,10 @@ class Transaction:
     def envelopes(self, release_id: str) -> tuple[bytes, ...]:
         """Every envelope recorded for a release, in the order of the chain."""
         return envelopes_of(self._connection, self.replay, release_id)
+
+    def pins(self) -> tuple[tuple[Event, bytes], ...]:
+        """Every event that pins a policy, with its envelope, whose signature is not verified."""
+        return pins_of(self._connection, self.replay)
 
 
 class Ledger:
@@ -89,6 +103,7 @@ class Ledger:
     def __init__(self, url: str) -> None:
         self.url = url
         self._replays: dict[str, Replay] = {}
+        self._seen: dict[str, tuple[int, str]] = {}
 
     @property
     def name(self) -> str:
@@ -123,14 +138,17 @@ class Ledger:
     def state(self, product: str) -> DeploymentState:
         """The product's slots and releases now; reads only the events that came since the last time."""
         with self._reading() as connection:
-            replay = catch_up(connection, self._known(product))
-        self._replays[product] = replay
-        return replay.state()
+            return self._remember(self._caught_up(connection, product)).state()
 
     def envelopes(self, product: str, release_id: str) -> tuple[bytes, ...]:
         """Every envelope recorded for a release, in the order of the chain."""
         with self._reading() as connection:
             return envelopes_of(connection, catch_up(connection, Replay(product)), release_id)
+
+    def pins(self, product: str) -> tuple[tuple[Event, bytes], ...]:
+        """Every event that pins a policy of a product, with its envelope, whose signature is not verified."""
+        with self._reading() as connection:
+            return pins_of(connection, catch_up(connection, Replay(product)))
 
     @contextmanager
     def write(self, product: str, now: datetime, actor: str) -> Iterator[Transaction]:
@@ -138,27 +156,40 @@ class Ledger:
         with self._errors_explained(), self._engine.connect().execution_options(writes=True) as connection:
             with connection.begin():
                 lock_product(connection, int(digest(product)[:15], 16))
-                transaction = Transaction(connection, catch_up(connection, self._known(product)), now, actor)
+                transaction = Transaction(connection, self._caught_up(connection, product), now, actor)
                 try:
                     yield transaction
                 finally:
                     # What appended nothing, e.g. because it came late, leaves what was read as it is.
                     if not transaction.appending:
-                        self._replays[product] = transaction.replay
-            self._replays[product] = transaction.replay
+                        self._remember(transaction.replay)
+            self._remember(transaction.replay)
 
-    def verify(self, trusted: TrustedKeys | None = None) -> tuple[VerifiedChain, ...]:
-        """Reads everything again: each chain, each envelope; with keys, each signature too.
+    def verify(
+        self, trusted: TrustedKeys | None = None, operators: TrustedKeys | None = None
+    ) -> tuple[VerifiedChain, ...]:
+        """Reads everything again: each chain, each envelope; with keys, each signature too, of `operators` on pins.
 
         Raises LedgerCorruptError that names the first broken event.
         """
         with self._reading() as connection:
-            return tuple(verify_chain(connection, product, trusted) for product in _products(connection))
+            return tuple(verify_chain(connection, product, trusted, operators) for product in _products(connection))
 
-    def _known(self, product: str) -> Replay:
-        """What was read before, taken out so that no other thread adds to it."""
+    def _caught_up(self, connection: Connection, product: str) -> Replay:
+        """What was read before and what came since, taken out so that no other thread adds to it.
+
+        What was once seen must still be there, even where what was read of it has been given up.
+        """
         known: Replay | None = self._replays.pop(product, None)
-        return known or Replay(product)
+        if known is None and product in self._seen:
+            require_event(connection, product, *self._seen[product])
+        return catch_up(connection, known or Replay(product))
+
+    def _remember(self, replay: Replay) -> Replay:
+        if replay.sequence:
+            self._seen[replay.product] = replay.sequence, replay.head_sha256
+        self._replays[replay.product] = replay
+        return replay
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

@@ -8,12 +8,12 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, Row, select
 
 from ml_platform.contracts.canonical import bytes_sha256, canonical_bytes
-from ml_platform.contracts.events import Event, EventKind, EvidenceRecorded
+from ml_platform.contracts.events import Event, EventKind, EvidenceRecorded, PolicyPinned
 from ml_platform.errors import EvidenceError, LedgerCorruptError
 from ml_platform.lineage.keys import TrustedKeys
 from ml_platform.lineage.ledger_schema import envelopes, events
 from ml_platform.lineage.replay import Replay
-from ml_platform.lineage.statements import read_evidence, verify_evidence
+from ml_platform.lineage.statements import read_evidence, read_pin, verify_evidence, verify_pin
 
 ROWS_AT_ONCE = 1_000
 
@@ -83,14 +83,24 @@ def catch_up(connection: Connection, replay: Replay) -> Replay:
     with _rows_from(connection, replay.product, replay.sequence) as rows:
         if replay.sequence:
             last = rows.fetchone()
-            if last is None or last.event_sha256 != replay.head_sha256:
-                raise LedgerCorruptError(
-                    f"event {replay.sequence} of {replay.product}: is gone or another one since it was last read. "
-                    "The ledger was rewritten or restored from an old copy."
-                )
+            _require_seen(replay.product, replay.sequence, replay.head_sha256, last and last.event_sha256)
         for row in rows:
             replay.add(*read_row(row))
     return replay
+
+
+def require_event(connection: Connection, product: str, sequence: int, sha256: str) -> None:
+    """Raises LedgerCorruptError unless the event of that digest is still there."""
+    query = select(events.c.event_sha256).where(events.c.product == product, events.c.sequence == sequence)
+    _require_seen(product, sequence, sha256, connection.scalar(query))
+
+
+def _require_seen(product: str, sequence: int, sha256: str, found: str | None) -> None:
+    if found != sha256:
+        raise LedgerCorruptError(
+            f"event {sequence} of {product}: is gone or another one since it was last read. The ledger was rewritten "
+            "or restored from an old copy."
+        )
 
 
 def _rows_from(connection: Connection, product: str, sequence: int) -> CursorResult[Any]:
@@ -105,7 +115,8 @@ def find_envelope(connection: Connection, envelope_sha256: str) -> bytes | None:
     """The envelope of that digest as it is stored, or None."""
     query = select(envelopes.c.content).where(envelopes.c.envelope_sha256 == envelope_sha256)
     content = connection.scalar(query)
-    return None if content is None else bytes(content)
+    # SQLite keeps a text or a number too where bytes belong: those are no envelope, which its digest will tell.
+    return content if content is None or isinstance(content, bytes) else str(content).encode()
 
 
 def envelopes_of(connection: Connection, replay: Replay, release_id: str) -> tuple[bytes, ...]:
@@ -113,8 +124,17 @@ def envelopes_of(connection: Connection, replay: Replay, release_id: str) -> tup
     return tuple(_envelope_of(connection, replay.product, said) for said in replay.evidence.get(release_id, ()))
 
 
-def verify_chain(connection: Connection, product: str, trusted: TrustedKeys | None) -> VerifiedChain:
-    """Reads one product's chain and envelopes again; with keys, every signature too."""
+def pins_of(connection: Connection, replay: Replay) -> tuple[tuple[Event, bytes], ...]:
+    """The events that pin a policy, with their envelopes. Raises LedgerCorruptError for a missing or changed one."""
+    said = [(event, PolicyPinned.model_validate(event.payload)) for event in replay.pins]
+    return tuple((event, _envelope_of(connection, replay.product, pinned)) for event, pinned in said)
+
+
+def verify_chain(
+    connection: Connection, product: str, trusted: TrustedKeys | None, operators: TrustedKeys | None = None
+) -> VerifiedChain:
+    """Reads one product's chain and envelopes again; with keys, every signature too, those of revoked keys among them:
+    what they signed no longer counts, and is not damaged."""
     replay = Replay(product)
     position = 0
     with _rows_from(connection, product, 0) as rows:
@@ -126,6 +146,8 @@ def verify_chain(connection: Connection, product: str, trusted: TrustedKeys | No
             position = row.position
             if event.kind is EventKind.EVIDENCE_RECORDED:
                 _check_envelope(connection, event, trusted)
+            elif event.kind is EventKind.POLICY_PINNED:
+                _check_pin(connection, event, operators)
     return VerifiedChain(product, replay.sequence, replay.epoch, replay.head_sha256)
 
 
@@ -133,19 +155,37 @@ def _check_envelope(connection: Connection, event: Event, trusted: TrustedKeys |
     said = EvidenceRecorded.model_validate(event.payload)
     envelope = _envelope_of(connection, event.product, said)
     try:
-        evidence = read_evidence(envelope) if trusted is None else verify_evidence(envelope, trusted)
+        evidence = read_evidence(envelope) if trusted is None else verify_evidence(envelope, _ever_trusted(trusted))
     except EvidenceError as error:
         raise LedgerCorruptError(f"{event.where}: {error}") from None
     if EvidenceRecorded.of(evidence, said.envelope_sha256) != said:
         raise LedgerCorruptError(f"{event.where}: says something else than its envelope.")
 
 
-def _envelope_of(connection: Connection, product: str, said: EvidenceRecorded) -> bytes:
+def _check_pin(connection: Connection, event: Event, operators: TrustedKeys | None) -> None:
+    said = PolicyPinned.model_validate(event.payload)
+    envelope = _envelope_of(connection, event.product, said)
+    try:
+        pin = read_pin(envelope) if operators is None else verify_pin(envelope, _ever_trusted(operators))
+    except EvidenceError as error:
+        raise LedgerCorruptError(f"{event.where}: {error}") from None
+    expected = (event.product, said.policy_sha256, event.previous_sha256)
+    if (pin.product, pin.policy_sha256, pin.after_sha256) != expected:
+        raise LedgerCorruptError(f"{event.where}: says something else than its envelope, or was copied here.")
+
+
+def _ever_trusted(keys: TrustedKeys) -> TrustedKeys:
+    return {key_id: key.model_copy(update={"revoked": False}) for key_id, key in keys.items()}
+
+
+def _envelope_of(connection: Connection, product: str, said: EvidenceRecorded | PolicyPinned) -> bytes:
     content = find_envelope(connection, said.envelope_sha256)
     if content is None or bytes_sha256(content) != said.envelope_sha256:
         found = "is missing" if content is None else "was changed"
-        raise LedgerCorruptError(
-            f"evidence for gate '{said.gate}' of release {said.release_id[:12]} of {product}: "
-            f"envelope {said.envelope_sha256[:12]} {found}."
+        what = (
+            f"evidence for gate '{said.gate}' of release {said.release_id[:12]}"
+            if isinstance(said, EvidenceRecorded)
+            else f"the pin of policy {said.policy_sha256[:12]}"
         )
+        raise LedgerCorruptError(f"{what} of {product}: envelope {said.envelope_sha256[:12]} {found}.")
     return content

@@ -1,27 +1,30 @@
-"""Evidence as a signed statement: a DSSE envelope around an in-toto statement about one release."""
+"""Evidence and policy pins as signed statements: a DSSE envelope around an in-toto statement."""
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from securesystemslib import exceptions
 from securesystemslib.dsse import Envelope
 
 from ml_platform.contracts.canonical import bytes_sha256, canonical_bytes
 from ml_platform.contracts.evidence import Evidence
+from ml_platform.contracts.pin import PolicyPin
 from ml_platform.errors import EvidenceError
 from ml_platform.lineage.keys import SigningKey, TrustedKeys
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://ml-platform.example/evidence/v1"
+PIN_TYPE = "https://ml-platform.example/policy-pin/v1"
 MAX_ENVELOPE_BYTES = 1 << 20
+
+Said = TypeVar("Said", Evidence, PolicyPin)
 
 
 def sign_evidence(evidence: Evidence, key: SigningKey) -> bytes:
     """The envelope of the evidence, canonical JSON; the same bytes for the same evidence and key."""
-    envelope = Envelope(_statement(evidence), PAYLOAD_TYPE, {})
-    envelope.sign(key.signer)
-    return canonical_bytes(envelope.to_dict())
+    return _sign(_evidence_statement(evidence), key)
 
 
 def verify_evidence(envelope: bytes, trusted: TrustedKeys) -> Evidence:
@@ -30,28 +33,29 @@ def verify_evidence(envelope: bytes, trusted: TrustedKeys) -> Evidence:
     Only one byte string is accepted for an evidence and a key: canonical JSON with exactly the known keys, one
     signature, this payload type, a subject that is the evidence's release. Raises EvidenceError.
     """
-    parsed = _envelope(envelope)
-    name = f"envelope {bytes_sha256(envelope)[:12]}"
-    key_id = next(iter(parsed.signatures))
-    key = trusted.get(key_id)
-    if key is None:
-        raise EvidenceError(
-            f"{name}: is signed by key {key_id[:12]}, which is not trusted. Trusted: {_listed(trusted)}."
-        )
-    if key.revoked:
-        raise EvidenceError(f"{name}: is signed by key {key_id[:12]}, which was revoked. Evaluate the release again.")
-    try:
-        parsed.verify([key.verifier()], threshold=1)
-    except exceptions.Error:
-        raise EvidenceError(
-            f"{name}: the signature of key {key_id[:12]} does not fit. The envelope was changed."
-        ) from None
-    return _evidence(parsed.payload, name)
+    payload, name = _verified(envelope, trusted, "Evaluate the release again")
+    return _stated(payload, name, Evidence, _evidence_statement)
 
 
 def read_evidence(envelope: bytes) -> Evidence:
     """What an envelope says, its signature NOT verified: for showing, never for deciding."""
-    return _evidence(_envelope(envelope).payload, f"envelope {bytes_sha256(envelope)[:12]}")
+    return _stated(_envelope(envelope).payload, _name(envelope), Evidence, _evidence_statement)
+
+
+def sign_pin(pin: PolicyPin, key: SigningKey) -> bytes:
+    """The envelope of a policy pin, signed by an operator; the same bytes for the same pin and key."""
+    return _sign(_pin_statement(pin), key)
+
+
+def verify_pin(envelope: bytes, operators: TrustedKeys) -> PolicyPin:
+    """The policy pin in an envelope that a trusted operator signed; pure. As strict as `verify_evidence`."""
+    payload, name = _verified(envelope, operators, "Pin the policy again")
+    return _stated(payload, name, PolicyPin, _pin_statement)
+
+
+def read_pin(envelope: bytes) -> PolicyPin:
+    """What an envelope with a pin says, its signature NOT verified: for showing, never for deciding."""
+    return _stated(_envelope(envelope).payload, _name(envelope), PolicyPin, _pin_statement)
 
 
 def signed_by(envelope: bytes) -> str:
@@ -59,20 +63,55 @@ def signed_by(envelope: bytes) -> str:
     return str(next(iter(_envelope(envelope).signatures)))
 
 
-def _statement(evidence: Evidence) -> bytes:
+def _evidence_statement(evidence: Evidence) -> bytes:
+    return _statement(evidence.product, evidence.release_id, PREDICATE_TYPE, evidence)
+
+
+def _pin_statement(pin: PolicyPin) -> bytes:
+    return _statement(pin.product, pin.policy_sha256, PIN_TYPE, pin)
+
+
+def _statement(name: str, sha256: str, predicate_type: str, predicate: Evidence | PolicyPin) -> bytes:
     return canonical_bytes(
         {
             "_type": STATEMENT_TYPE,
-            "subject": [{"name": evidence.product, "digest": {"sha256": evidence.release_id}}],
-            "predicateType": PREDICATE_TYPE,
-            "predicate": evidence.model_dump(mode="json"),
+            "subject": [{"name": name, "digest": {"sha256": sha256}}],
+            "predicateType": predicate_type,
+            "predicate": predicate.model_dump(mode="json"),
         }
     )
 
 
+def _sign(statement: bytes, key: SigningKey) -> bytes:
+    envelope = Envelope(statement, PAYLOAD_TYPE, {})
+    envelope.sign(key.signer)
+    return canonical_bytes(envelope.to_dict())
+
+
+def _verified(envelope: bytes, trusted: TrustedKeys, remedy: str) -> tuple[bytes, str]:
+    """The payload of an envelope that a trusted key signed, and what errors call it."""
+    parsed = _envelope(envelope)
+    name = _name(envelope)
+    key_id = next(iter(parsed.signatures))
+    key = trusted.get(key_id)
+    if key is None:
+        raise EvidenceError(
+            f"{name}: is signed by key {key_id[:12]}, which is not trusted. Trusted: {_listed(trusted)}."
+        )
+    if key.revoked:
+        raise EvidenceError(f"{name}: is signed by key {key_id[:12]}, which was revoked. {remedy}.")
+    try:
+        parsed.verify([key.verifier()], threshold=1)
+    except exceptions.Error:
+        raise EvidenceError(
+            f"{name}: the signature of key {key_id[:12]} does not fit. The envelope was changed."
+        ) from None
+    return bytes(parsed.payload), name
+
+
 def _envelope(data: bytes) -> Envelope:
     """An envelope is accepted only if writing it again gives the same bytes."""
-    name = f"envelope {bytes_sha256(data)[:12]}"
+    name = _name(data)
     if len(data) > MAX_ENVELOPE_BYTES:
         raise EvidenceError(f"{name}: has {len(data)} bytes, expected at most {MAX_ENVELOPE_BYTES}.")
     plain = _parsed(data, name)
@@ -91,20 +130,20 @@ def _envelope(data: bytes) -> Envelope:
     return envelope
 
 
-def _evidence(payload: bytes, name: str) -> Evidence:
-    """A payload is accepted only if stating its evidence again gives the same bytes."""
+def _stated(payload: bytes, name: str, contract: type[Said], statement: Callable[[Said], bytes]) -> Said:
+    """A payload is accepted only if stating its predicate again gives the same bytes."""
     plain = _parsed(payload, name)
     try:
-        evidence = Evidence.model_validate(plain["predicate"])
-        same = _statement(evidence) == payload
+        said = contract.model_validate(plain["predicate"])
+        same = statement(said) == payload
     except (KeyError, TypeError, ValueError):
         same = False
     if not same:
         raise EvidenceError(
-            f"{name}: its payload is no canonical in-toto statement '{PREDICATE_TYPE}' about the release that the "
-            "evidence names: keys are unknown, missing, repeated or of another type."
+            f"{name}: its payload is no canonical in-toto statement about the subject that its predicate, "
+            f"{contract.__name__}, names: keys are unknown, missing, repeated or of another type."
         )
-    return evidence
+    return said
 
 
 def _parsed(data: bytes, name: str) -> dict[str, Any]:
@@ -119,3 +158,7 @@ def _parsed(data: bytes, name: str) -> dict[str, Any]:
 
 def _listed(trusted: TrustedKeys) -> str:
     return ", ".join(key_id[:12] for key_id in trusted) or "none"
+
+
+def _name(envelope: bytes) -> str:
+    return f"envelope {bytes_sha256(envelope)[:12]}"

@@ -23,8 +23,14 @@ def _held(payload: dict[str, Any], release: str) -> str:
     return f"release {release} is held: {', '.join(payload['gates'])}"
 
 
+def _restored(payload: dict[str, Any], _: str) -> str:
+    found = f"moved to version {payload['found']}" if payload["found"] else "removed"
+    return f"ALERT: the alias {payload['alias']} was {found} in MLflow by hand ({payload['edited_by']}) and is put back"
+
+
 _SENTENCES: dict[EventKind, Callable[[dict[str, Any], str], str]] = {
     EventKind.POLICY_RECORDED: lambda p, _: f"promotion policy {p['policy']['version']} was recorded",
+    EventKind.POLICY_PINNED: lambda p, _: f"promotion policy {p['policy_sha256'][:12]} was pinned by an operator",
     EventKind.RELEASE_REGISTERED: _registered,
     EventKind.EVIDENCE_RECORDED: lambda p, r: f"gate {p['gate']} says {p['verdict']} of release {r}",
     EventKind.RELEASE_HELD: _held,
@@ -37,4 +43,5 @@ _SENTENCES: dict[EventKind, Callable[[dict[str, Any], str], str]] = {
     EventKind.CANARY_ABORTED: lambda p, r: f"canary {r} was aborted: {p['reason']}",
     EventKind.RELEASE_PROMOTED: lambda _, r: f"release {r} went into production",
     EventKind.RELEASE_ROLLED_BACK: lambda p, r: f"release {r} was rolled back to {p['to'][:12]}: {p['reason']}",
+    EventKind.ALIAS_RESTORED: _restored,
 }

@@ -1,79 +1,105 @@
 """The controller: the only code that moves a slot, in one ledger transaction that checks the evidence again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from ml_platform.contracts.deployment import DeploymentState, ReleaseState
+from ml_platform.contracts.deployment import DeploymentState
 from ml_platform.contracts.events import (
+    CanaryAborted,
+    CanaryAdvanced,
     CanaryOpened,
+    CanaryPaused,
     CanaryReplaced,
+    CanaryResumed,
     PolicyRecorded,
-    ReleaseEligible,
-    ReleaseHeld,
+    ReleasePromoted,
     ReleaseRegistered,
+    ReleaseRolledBack,
 )
-from ml_platform.contracts.evidence import Evidence, GateResult, Producer
+from ml_platform.contracts.evidence import GateResult, Producer
+from ml_platform.contracts.pin import PolicyPin
 from ml_platform.contracts.policy import PromotionPolicy, SlotName
 from ml_platform.contracts.release import Release
-from ml_platform.errors import EvidenceError, NotEligibleError, RefusedError
+from ml_platform.errors import EvidenceError, RefusedError
 from ml_platform.lineage.keys import SigningKey, TrustedKeys
-from ml_platform.lineage.ledger import Ledger, Transaction
-from ml_platform.lineage.replay import UNSERVED
-from ml_platform.lineage.statements import sign_evidence, verify_evidence
-from ml_platform.release.verification import Eligibility, assess_evidence, outdated_comparisons
+from ml_platform.lineage.ledger import Ledger
+from ml_platform.lineage.replay_rules import FALLEN, UNSERVED
+from ml_platform.lineage.statements import sign_pin, verify_pin
+from ml_platform.release.door import Door
+from ml_platform.release.moves import Held, Move
+from ml_platform.release.pins import counting_pin
+from ml_platform.release.quarantine import quarantine_of
+from ml_platform.release.recording import record_results
+from ml_platform.release.verification import Eligibility
 
-
-@dataclass(frozen=True)
-class Move:
-    """A slot holds the release; `changed` tells whether it was this call that moved it."""
-
-    product: str
-    release_id: str
-    slot: SlotName
-    exposure: float
-    epoch: int
-    changed: bool
-
-    @property
-    def sentence(self) -> str:
-        """For people: `canary open at 5 %`."""
-        if self.slot is SlotName.PRODUCTION:
-            return "already in production"
-        return f"canary {'open' if self.changed else 'was already open'} at {self.exposure:.0%}"
-
-
-@dataclass(frozen=True)
-class Held:
-    """No slot was moved; `gates` are the gates that hold the release, `reasons` say why in sentences."""
-
-    product: str
-    release_id: str
-    gates: tuple[str, ...] = ()
-    reasons: Mapping[str, str] = field(default_factory=dict)
-    because: str = ""
-
-    @property
-    def sentence(self) -> str:
-        """For people: `held: json_valid, safe`, or `held: older than the canary of 2013-04-07`."""
-        return f"held: {self.because or ', '.join(self.gates)}"
+__all__ = ["Controller", "Held", "Move"]
 
 
 @dataclass(frozen=True)
 class Controller:
     """Registers releases, records signed verdicts and moves slots, with nothing but the ledger to believe.
 
-    `producer` is who decided the gates. Every method is one transaction and may be repeated: what is already
-    recorded is not recorded again.
+    `producer` is who decided the gates, `trusted` whose evidence counts, `operators` whose policy pins count: without
+    any, no release ever serves. Every method is one transaction. A move needs the release to be registered
+    (NotEligibleError), that nobody moved a slot since `expected_epoch` (EpochConflictError), and the state that it
+    starts from (RefusedError). What would serve more users is checked again: pinned policy, quarantine, evidence,
+    expiry, and that the evidence compares with what is in production now; it is Held otherwise.
     """
 
     ledger: Ledger
     trusted: TrustedKeys
     producer: Producer
+    operators: TrustedKeys = field(default_factory=dict)
 
     def state(self, product: str) -> DeploymentState:
         """The product's slots and releases now."""
         return self.ledger.state(product)
+
+    def pinned(self, product: str) -> PolicyPin | None:
+        """The pin that counts for a product, None where no trusted operator signed one."""
+        return counting_pin(self.ledger.pins(product), self.operators)
+
+    def pin_policy(
+        self,
+        product: str,
+        policy: PromotionPolicy,
+        key: SigningKey,
+        reason: str,
+        now: datetime,
+        actor: str,
+        *,
+        only_first: bool = False,
+    ) -> PolicyPin | None:
+        """From here on releases of the product need this policy; None where there was nothing to do.
+
+        `only_first` does nothing for a product that ever had a pin, whoever signed it. Raises EvidenceError for a key
+        that is no trusted operator's, RefusedError without a reason.
+        """
+        if not reason.strip():
+            raise RefusedError(f"a policy of {product} is pinned with a reason only. Say why, for those who ask later.")
+        with self.ledger.write(product, now, actor) as transaction:
+            replay = transaction.replay
+            counts = counting_pin(transaction.pins(), self.operators)
+            if (only_first and replay.pins) or (counts and counts.policy_sha256 == policy.sha256):
+                return None
+            if policy.sha256 not in replay.policies:
+                transaction.append(PolicyRecorded(policy=policy))
+            pin = PolicyPin(
+                product=product,
+                policy_sha256=policy.sha256,
+                version=policy.version,
+                reason=reason,
+                pinned_at=now,
+                operator=actor,
+                after_sha256=replay.head_sha256,
+            )
+            envelope = sign_pin(pin, key)
+            if verify_pin(envelope, self.operators) != pin:
+                raise EvidenceError(f"the pin of policy {policy.sha256[:12]} does not survive signing.")
+            transaction.append_pin(pin, envelope)
+            return pin
 
     def register_release(self, release: Release, policy: PromotionPolicy, now: datetime, actor: str) -> bool:
         """Records a release and the policy it names; False when it was registered before.
@@ -109,20 +135,11 @@ class Controller:
         NotEligibleError for a release that is not registered, RefusedError for verdicts on another candidate or
         on gates that the policy does not have, EvidenceError for a key that is not trusted.
         """
-        with self.ledger.write(release.product, now, actor) as transaction:
-            policy = _policy_of(transaction, release)
-            if inputs.get("candidate") != release.model.candidate_sha256:
-                raise RefusedError(
-                    f"these verdicts are about candidate {inputs.get('candidate', 'unknown')[:12]}, release "
-                    f"{release.release_id[:12]} holds {release.model.candidate_sha256[:12]}. Evaluate this candidate."
-                )
-            known = assess_evidence(transaction.envelopes(release.release_id), self.trusted, policy, release, now)
-            for result in results:
-                evidence = self._evidence(release, policy, result, inputs, now)
-                if not _says_the_same(known.evidence.get(result.gate), evidence, now):
-                    self._record(transaction, evidence, key)
-            found = assess_evidence(transaction.envelopes(release.release_id), self.trusted, policy, release, now)
-            _record_eligibility(transaction, release, policy, found)
+        with self._door(release.product, now, actor, None) as door:
+            record_results(door, release, results, inputs, self.producer, key)
+            found = door.assess(release)
+            if door.transaction.replay.states[release.release_id] in UNSERVED:
+                door.say(release, found)
             return found
 
     def open_canary(
@@ -130,114 +147,120 @@ class Controller:
     ) -> Move | Held:
         """Puts an eligible release into the canary slot at the first step of its policy's plan.
 
-        Evidence, expiry and policy are checked again inside the transaction, and that the evidence compares with
-        what is in production now. The canary of another release is replaced, unless this one is older: a backfill
-        never moves a slot. An open canary stays as it is. Raises NotEligibleError for a release that is not
-        registered, EpochConflictError when a slot was moved since `expected_epoch`.
+        The canary of another release is replaced, unless this one is older: a backfill never moves a slot. An open
+        canary stays as it is. After its quarantine a release that was aborted or rolled back may be opened again.
         """
-        with self.ledger.write(product, now, actor) as transaction:
-            transaction.expect_epoch(expected_epoch)
-            release = _registered(transaction, product, release_id)
-            state = transaction.replay.states[release_id]
-            if state not in UNSERVED:
-                return _already(transaction, release_id, state)
-            policy = _policy_of(transaction, release)
-            found = assess_evidence(transaction.envelopes(release_id), self.trusted, policy, release, now)
-            if held := _why_held(transaction, release, policy, found):
+        with self._door(product, now, actor, expected_epoch) as door:
+            release, replay = door.find(release_id), door.transaction.replay
+            if replay.states[release_id] not in (*UNSERVED, *FALLEN):
+                return door.already(release_id)
+            found = door.assess(release)
+            if held := door.why_held(release, found):
                 return held
-            _record_eligibility(transaction, release, policy, found)
-            if canary := transaction.replay.slots.get(SlotName.CANARY):
-                transaction.append(CanaryReplaced(release_id=canary, by=release_id))
-            exposure = policy.canary.steps[0]
-            event = transaction.append(CanaryOpened(release_id=release_id, step=1, exposure=exposure))
+            door.say(release, found)
+            if canary := replay.slots.get(SlotName.CANARY):
+                door.transaction.append(CanaryReplaced(release_id=canary, by=release_id))
+            exposure = door.policy_of(release).canary.steps[0]
+            event = door.transaction.append(CanaryOpened(release_id=release_id, step=1, exposure=exposure))
             return Move(product, release_id, SlotName.CANARY, exposure, event.epoch, changed=True)
 
-    def _evidence(
-        self, release: Release, policy: PromotionPolicy, result: GateResult, inputs: Mapping[str, str], now: datetime
-    ) -> Evidence:
-        if result.gate not in policy.gate_names:
-            raise RefusedError(f"gate '{result.gate}' is not one of the policy's: {', '.join(policy.gate_names)}.")
-        return Evidence(
-            product=release.product,
-            release_id=release.release_id,
-            result=result,
-            policy_sha256=policy.sha256,
-            inputs=dict(inputs),
-            producer=self.producer,
-            measured_at=now,
-            expires_at=now + timedelta(days=policy.evidence_valid_days),
-        )
+    def advance_canary(
+        self, product: str, release_id: str, now: datetime, actor: str, expected_epoch: int | None = None
+    ) -> Move | Held:
+        """Takes the canary to the next step of its policy's plan; RefusedError behind the last one."""
+        with self._door(product, now, actor, expected_epoch) as door:
+            release = door.find(release_id)
+            if held := door.why_held(release, door.assess(release)):
+                return held
+            steps, step = door.policy_of(release).canary.steps, door.transaction.replay.canary_step + 1
+            if step > len(steps):
+                raise RefusedError(
+                    f"canary {release_id[:12]} of {product} is at the last of its {len(steps)} steps. Promote it."
+                )
+            said = CanaryAdvanced(release_id=release_id, step=step, exposure=steps[step - 1])
+            return self._moved(door, said, f"canary went on to step {step}, {said.exposure:.0%}")
 
-    def _record(self, transaction: Transaction, evidence: Evidence, key: SigningKey) -> None:
-        """Evidence that would not count is not recorded, for it would hold the release for ever."""
-        envelope = sign_evidence(evidence, key)
-        if verify_evidence(envelope, self.trusted) != evidence:
-            raise EvidenceError(f"the evidence of gate '{evidence.result.gate}' does not survive signing.")
-        if not transaction.has_envelope(evidence.release_id, envelope):
-            transaction.append_evidence(evidence, envelope)
+    def pause_canary(
+        self, product: str, release_id: str, reason: str, now: datetime, actor: str, expected_epoch: int | None = None
+    ) -> Move:
+        """Lets the canary keep its users and go no further; no evidence is needed for that."""
+        with self._door(product, now, actor, expected_epoch) as door:
+            door.find(release_id)
+            return self._moved(door, CanaryPaused(release_id=release_id, reason=reason), "canary paused")
 
+    def resume_canary(
+        self, product: str, release_id: str, reason: str, now: datetime, actor: str, expected_epoch: int | None = None
+    ) -> Move | Held:
+        """Lets a paused canary go on."""
+        with self._door(product, now, actor, expected_epoch) as door:
+            release = door.find(release_id)
+            if held := door.why_held(release, door.assess(release)):
+                return held
+            return self._moved(door, CanaryResumed(release_id=release_id, reason=reason), "canary resumed")
 
-def _says_the_same(known: Evidence | None, evidence: Evidence, now: datetime) -> bool:
-    if known is None or known.expired(now) or known.measured_at > now:
-        return False
-    times = {"measured_at": evidence.measured_at, "expires_at": evidence.expires_at}
-    return known.model_copy(update=times) == evidence
+    def abort_canary(
+        self, product: str, release_id: str, reason: str, now: datetime, actor: str, expected_epoch: int | None = None
+    ) -> Move:
+        """Takes the canary out of its slot and quarantines it; no evidence is needed for that."""
+        with self._door(product, now, actor, expected_epoch) as door:
+            policy = door.policy_of(door.find(release_id))
+            move = self._moved(door, CanaryAborted(release_id=release_id, reason=reason), "canary aborted")
+            quarantine = quarantine_of(door.transaction.replay.falls[release_id], policy.quarantine)
+            return Move(product, release_id, None, 0.0, move.epoch, True, f"canary aborted. {quarantine.sentence}")
 
+    def promote(
+        self, product: str, release_id: str, now: datetime, actor: str, expected_epoch: int | None = None
+    ) -> Move | Held:
+        """Puts the canary into production; what served before is superseded."""
+        with self._door(product, now, actor, expected_epoch) as door:
+            release = door.find(release_id)
+            if held := door.why_held(release, door.assess(release)):
+                return held
+            return self._moved(door, ReleasePromoted(release_id=release_id), "promoted to production")
 
-def _record_eligibility(
-    transaction: Transaction, release: Release, policy: PromotionPolicy, found: Eligibility
-) -> None:
-    """Says held or eligible, where that is news and the release does not serve already."""
-    if transaction.replay.states[release.release_id] not in UNSERVED:
-        return
-    said: ReleaseHeld | ReleaseEligible
-    if found.expires_at is not None:
-        said = ReleaseEligible(release_id=release.release_id, policy_sha256=policy.sha256, expires_at=found.expires_at)
-    else:
-        said = ReleaseHeld(release_id=release.release_id, policy_sha256=policy.sha256, gates=dict(found.reasons))
-    if transaction.replay.judged.get(release.release_id) != said:
-        transaction.append(said)
+    def roll_back(
+        self,
+        product: str,
+        reason: str,
+        now: datetime,
+        actor: str,
+        to: str | None = None,
+        expected_epoch: int | None = None,
+    ) -> Move | Held:
+        """Takes production back to `to`, or to the release that served last of those that may, and quarantines it.
 
+        An earlier release may serve again if its evidence and its policy's pin counted when it was promoted: that
+        evidence expired since blocks no emergency. A failed or quarantined one never does.
+        """
+        with self._door(product, now, actor, expected_epoch) as door:
+            replay = door.transaction.replay
+            current = replay.slots.get(SlotName.PRODUCTION)
+            if current is None:
+                raise RefusedError(f"nothing of {product} is in production: there is nothing to roll back.")
+            reasons: dict[str, str] = {}
+            for release_id in [to] if to else [one for one in reversed(replay.promoted) if one != current]:
+                if reason_against := door.why_not_again(door.find(release_id)):
+                    reasons[release_id[:12]] = reason_against
+                    continue
+                event = door.transaction.append(ReleaseRolledBack(release_id=current, to=release_id, reason=reason))
+                did = f"rolled back from {current[:12]}"
+                return Move(product, release_id, SlotName.PRODUCTION, 1.0, event.epoch, changed=True, did=did)
+            found = " ".join(f"{name}: {why}" for name, why in reasons.items()) or "none was ever promoted."
+            return Held(product, current, (), reasons, f"no earlier release may serve again: {found}")
 
-def _registered(transaction: Transaction, product: str, release_id: str) -> Release:
-    release = transaction.replay.releases.get(release_id)
-    if release is None:
-        raise NotEligibleError(
-            f"release {release_id[:12]} of {product} is not in the ledger. Materialize registered_release first."
-        )
-    return release
+    @contextmanager
+    def _door(self, product: str, now: datetime, actor: str, expected_epoch: int | None) -> Iterator[Door]:
+        with self.ledger.write(product, now, actor) as transaction:
+            transaction.expect_epoch(expected_epoch)
+            yield Door(transaction, self.trusted, self.operators, now)
 
-
-def _policy_of(transaction: Transaction, release: Release) -> PromotionPolicy:
-    """The policy that the release names, as the ledger keeps it; a file in a working copy counts for nothing."""
-    registered = _registered(transaction, release.product, release.release_id)
-    return transaction.replay.policies[registered.promotion_policy.content_sha256]
-
-
-def _already(transaction: Transaction, release_id: str, state: ReleaseState) -> Move | Held:
-    """What there is to say of a release that has left the gates behind."""
-    replay = transaction.replay
-    for slot, serving in replay.slots.items():
-        if serving == release_id:
-            exposure = replay.exposure if slot is SlotName.CANARY else 1.0
-            return Move(replay.product, release_id, slot, exposure, replay.epoch, changed=False)
-    return Held(replay.product, release_id, because=f"this release was {state} before")
-
-
-def _why_held(transaction: Transaction, release: Release, policy: PromotionPolicy, found: Eligibility) -> Held | None:
-    if not found.eligible:
-        return Held(release.product, release.release_id, tuple(found.reasons), found.reasons)
-    if newer := _newer_than(transaction, release):
-        return Held(release.product, release.release_id, because=newer)
-    outdated = outdated_comparisons(found, policy, transaction.replay.slots.get(SlotName.PRODUCTION))
-    return Held(release.product, release.release_id, tuple(outdated), outdated) if outdated else None
-
-
-def _newer_than(transaction: Transaction, release: Release) -> str:
-    """Which serving release is newer than this one, in words; empty when none is."""
-    for slot in (SlotName.CANARY, SlotName.PRODUCTION):
-        serving = transaction.replay.slots.get(slot)
-        if serving and transaction.replay.releases[serving].data.as_of > release.data.as_of:
-            as_of = transaction.replay.releases[serving].data.as_of
-            return f"older than the release in {slot}, which is of {as_of}"
-    return ""
+    def _moved(
+        self,
+        door: Door,
+        payload: CanaryAdvanced | CanaryPaused | CanaryResumed | CanaryAborted | ReleasePromoted,
+        did: str,
+    ) -> Move:
+        event, replay = door.transaction.append(payload), door.transaction.replay
+        slot = next((slot for slot, serving in replay.slots.items() if serving == payload.release_id), None)
+        exposure = 1.0 if slot is SlotName.PRODUCTION else replay.exposure
+        return Move(replay.product, payload.release_id, slot, exposure, event.epoch, changed=True, did=did)

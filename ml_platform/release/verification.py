@@ -75,6 +75,30 @@ def assess_evidence(
     return Eligibility(eligible, reasons, counted, expires_at if eligible else None)
 
 
+def assess_served(
+    envelopes: Iterable[bytes],
+    trusted: TrustedKeys,
+    policy: PromotionPolicy,
+    release: Release,
+    promoted_at: datetime,
+    now: datetime,
+) -> Eligibility:
+    """Whether a release that served may serve again: what was known at its promotion let it through, and nothing that
+    was measured since took that back. That evidence expires counts for nothing here: an emergency has no calendar.
+    """
+    recorded = tuple(envelopes)
+    early = [envelope for envelope in recorded if not _measured_after(envelope, trusted, promoted_at)]
+    then = assess_evidence(early, trusted, policy, release, promoted_at)
+    latest = assess_evidence(recorded, trusted, policy, release, now).evidence
+    since = {
+        gate: f"{evidence.result.verdict}: {evidence.result.reason}"
+        for gate, evidence in latest.items()
+        if evidence.result.verdict is not Verdict.PASS
+    }
+    reasons = {**then.reasons, **since}
+    return Eligibility(then.eligible and not reasons, reasons, latest)
+
+
 def outdated_comparisons(found: Eligibility, policy: PromotionPolicy, production: str | None) -> dict[str, str]:
     """The paired gates whose evidence compares with something else than what is in production, with the reason.
 
@@ -118,6 +142,13 @@ def _outranks(one: Evidence, other: Evidence) -> bool:
         return evidence.measured_at, _SEVERITY.index(evidence.result.verdict)
 
     return rank(one) > rank(other)
+
+
+def _measured_after(envelope: bytes, trusted: TrustedKeys, moment: datetime) -> bool:
+    try:
+        return verify_evidence(envelope, trusted).measured_at > moment
+    except EvidenceError:
+        return False
 
 
 def _revoked(envelope: bytes, trusted: TrustedKeys) -> bool:

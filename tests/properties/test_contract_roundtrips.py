@@ -95,6 +95,7 @@ def policies(draw: st.DrawFn) -> PromotionPolicy:
         "evidence_valid_days": draw(st.floats(0.1, 1000)),
         "gates": draw(st.permutations(gates)),
         "canary": {"steps": steps, "min_minutes_per_step": draw(st.floats(0.1, 1000))},
+        "quarantine": {"first_hours": draw(st.floats(0.1, 1000)), "for_good_after": draw(st.integers(1, 9))},
     }
     return PromotionPolicy.parse(data, where="a drawn policy")
 

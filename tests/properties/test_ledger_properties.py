@@ -33,7 +33,18 @@ from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.statements import sign_evidence
 from ml_platform.release.controller import Controller, Move
 from ml_platform.release.verification import assess_evidence
-from tests.samples.releases import NOW, PRODUCER, PRODUCT, inputs_of, make_evidence, make_policy, make_release, trusting
+from tests.samples.releases import (
+    NOW,
+    OPERATOR,
+    PRODUCER,
+    PRODUCT,
+    inputs_of,
+    make_evidence,
+    make_policy,
+    make_release,
+    pin,
+    trusting,
+)
 
 KEY, STRANGER = SigningKey.generate(), SigningKey.generate()
 TRUSTED = trusting(KEY)
@@ -55,8 +66,9 @@ class Life(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ledger-"))
         self.url = f"sqlite:///{self.folder / 'ledger.sqlite'}"
-        self.controllers = [Controller(Ledger(self.url), TRUSTED, PRODUCER) for _ in range(2)]
+        self.controllers = [Controller(Ledger(self.url), TRUSTED, PRODUCER, trusting(OPERATOR)) for _ in range(2)]
         self.now: datetime = NOW
+        pin(self.controllers[0], POLICY)
         self.epoch = 0
         self.opened: set[str] = set()
 
@@ -73,7 +85,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 1))
     def a_controller_restarts(self, number: int) -> None:
-        self.controllers[number] = Controller(Ledger(self.url), TRUSTED, PRODUCER)
+        self.controllers[number] = Controller(Ledger(self.url), TRUSTED, PRODUCER, trusting(OPERATOR))
 
     @rule(target=known, which=NUMBERS, number=st.integers(0, 1))
     def register(self, which: int, number: int) -> int:

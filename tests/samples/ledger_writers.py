@@ -17,7 +17,18 @@ from ml_platform.errors import BusyError, EpochConflictError
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.release.controller import Controller, Move
-from tests.samples.releases import NOW, PRODUCER, PRODUCT, inputs_of, make_policy, make_release, make_results, trusting
+from tests.samples.releases import (
+    NOW,
+    OPERATOR,
+    PRODUCER,
+    PRODUCT,
+    inputs_of,
+    make_policy,
+    make_release,
+    make_results,
+    pin,
+    trusting,
+)
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([__name__])
@@ -38,10 +49,11 @@ def write_until_killed(url: str, pem: bytes, first: int, fatal_step: int | None,
     With `fatal_step` it kills itself at that moment: before or after a statement, before a commit.
     """
     key = SigningKey.from_pem(pem, "key.pem")
-    controller = Controller(Ledger(url), trusting(key), PRODUCER)
+    controller = Controller(Ledger(url), trusting(key), PRODUCER, trusting(OPERATOR))
     if fatal_step is not None:
         die_at(controller.ledger, fatal_step)
     tell.send_bytes(b"ready")
+    pin(controller, POLICY)
     for number in count(first):
         release = make_release(date(2013, 1, 1) + timedelta(days=number), policy=POLICY)
         controller.register_release(release, POLICY, NOW, "writer")

@@ -4,6 +4,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from ml_platform.contracts.canonical import digest
 from ml_platform.contracts.evidence import (
     CheckResult,
@@ -14,6 +16,7 @@ from ml_platform.contracts.evidence import (
     Producer,
     Verdict,
 )
+from ml_platform.contracts.pin import PolicyPin
 from ml_platform.contracts.policy import PromotionPolicy
 from ml_platform.contracts.release import (
     CodePart,
@@ -30,6 +33,9 @@ from ml_platform.release.controller import Controller
 
 NOW = datetime(2013, 4, 1, 6, 0, tzinfo=UTC)
 PRODUCT = "assistant"
+OPERATOR = SigningKey.of(Ed25519PrivateKey.from_private_bytes(b"operator" * 4))
+"""The operator whose policy pins count; the same in every process of a test."""
+
 PRODUCER = Producer(component="ml_platform.gates", version="0.1.0", source_sha256="a" * 64)
 
 
@@ -87,6 +93,7 @@ def make_policy(**changes: Any) -> PromotionPolicy:
         "evidence_valid_days": 30,
         "gates": gates,
         "canary": {"steps": [0.05, 0.2], "min_minutes_per_step": 30},
+        "quarantine": {"first_hours": 24, "for_good_after": 3},
     }
     return PromotionPolicy.model_validate(values | changes)
 
@@ -213,5 +220,10 @@ def trusting(*keys: SigningKey) -> TrustedKeys:
 
 
 def make_controller(folder: Path, key: SigningKey) -> Controller:
-    """A controller on a new SQLite ledger in a folder."""
-    return Controller(Ledger(f"sqlite:///{folder / 'ledger.sqlite'}"), trusting(key), PRODUCER)
+    """A controller on a new SQLite ledger in a folder; it trusts OPERATOR, and no policy is pinned yet."""
+    return Controller(Ledger(f"sqlite:///{folder / 'ledger.sqlite'}"), trusting(key), PRODUCER, trusting(OPERATOR))
+
+
+def pin(controller: Controller, policy: PromotionPolicy | None = None, at: datetime = NOW) -> PolicyPin | None:
+    """The operator's word that this policy counts."""
+    return controller.pin_policy(PRODUCT, policy or make_policy(), OPERATOR, "tests", at, "operator")

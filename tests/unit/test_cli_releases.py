@@ -11,7 +11,7 @@ import pytest
 from ml_platform.cli.app import run
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.home import Home
-from ml_platform.lineage.keys import signing_key, trusted_keys
+from ml_platform.lineage.keys import operator_key, signing_key, trusted_keys, trusted_operators
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.release.controller import Controller
 from tests.samples.releases import PRODUCER, PRODUCT, inputs_of, make_policy, make_release, make_results
@@ -28,7 +28,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     home = Home.from_environment()
     home.root.mkdir()
     key, now = signing_key(home), datetime.now(UTC)
-    controller = Controller(Ledger(home.ledger_url), trusted_keys(home), PRODUCER)
+    operator = operator_key(home)
+    assert operator is not None
+    controller = Controller(Ledger(home.ledger_url), trusted_keys(home), PRODUCER, trusted_operators(home))
+    controller.pin_policy(PRODUCT, POLICY, operator, "a test", now, "a test")
     for release, results in (
         (CANARY, make_results(POLICY)),
         (HELD, make_results(POLICY, late_recall=Verdict.FAIL)),

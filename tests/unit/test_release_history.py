@@ -11,7 +11,16 @@ from ml_platform.errors import InvalidInputError
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.release.controller import Controller
 from ml_platform.release.history import find_release, release_history, verify_release
-from tests.samples.releases import NOW, PRODUCT, inputs_of, make_controller, make_policy, make_release, make_results
+from tests.samples.releases import (
+    NOW,
+    PRODUCT,
+    inputs_of,
+    make_controller,
+    make_policy,
+    make_release,
+    make_results,
+    pin,
+)
 
 KEY = SigningKey.generate()
 POLICY = make_policy()
@@ -21,6 +30,7 @@ FIRST, SECOND = make_release(), make_release(date(2013, 4, 7))
 @pytest.fixture
 def controller(tmp_path: Path) -> Controller:
     made = make_controller(tmp_path, KEY)
+    pin(made, POLICY)
     made.register_release(FIRST, POLICY, NOW, "daily run")
     made.record_verdicts(FIRST, make_results(POLICY), inputs_of(FIRST), KEY, NOW, "daily run")
     made.open_canary(PRODUCT, FIRST.release_id, NOW, "daily run")

@@ -100,6 +100,7 @@ def make_product(evaluation: dict[str, Any], **limits: Any) -> Product:
         "evidence_valid_days": 7,
         "gates": gates,
         "canary": {"steps": [0.1], "min_minutes_per_step": 1},
+        "quarantine": {"first_hours": 24, "for_good_after": 3},
     }
     monitor = {
         "version": "1.0.0",

@@ -61,6 +61,7 @@ POLICY = {
         ),
     ],
     "canary": {"steps": [0.5], "min_minutes_per_step": 1},
+    "quarantine": {"first_hours": 24, "for_good_after": 3},
 }
 
 

@@ -1,0 +1,191 @@
+"""The rules of replay: which event may follow what, and what it changes; pure."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ml_platform.contracts.deployment import ReleaseState
+from ml_platform.contracts.events import (
+    PAYLOADS,
+    AliasRestored,
+    CanaryAborted,
+    CanaryAdvanced,
+    CanaryOpened,
+    CanaryPaused,
+    CanaryReplaced,
+    CanaryResumed,
+    Event,
+    EventKind,
+    EvidenceRecorded,
+    PolicyPinned,
+    PolicyRecorded,
+    ReleaseEligible,
+    ReleaseHeld,
+    ReleasePromoted,
+    ReleaseRegistered,
+    ReleaseRolledBack,
+)
+from ml_platform.contracts.policy import SlotName
+
+if TYPE_CHECKING:
+    from ml_platform.lineage.replay import Replay
+
+OPEN = (ReleaseState.CANARY, ReleaseState.PAUSED)
+UNSERVED = (ReleaseState.REGISTERED, ReleaseState.HELD, ReleaseState.ELIGIBLE)
+FALLEN = (ReleaseState.ABORTED, ReleaseState.ROLLED_BACK)
+JUDGED = (*UNSERVED, *FALLEN)
+
+
+class IllegalEventError(Exception):
+    """An event that the rules do not allow where it stands; says why."""
+
+
+def apply_event(replay: "Replay", event: Event) -> None:
+    """Changes the replay as the event says. Raises IllegalEventError, or ValueError for a payload that is none."""
+    payload = PAYLOADS[event.kind].model_validate(event.payload)
+    if payload.model_dump(mode="json") != event.payload:
+        raise IllegalEventError("its payload is not in canonical form")
+    _RULES[event.kind](replay, payload, event)
+
+
+def _require_state(replay: "Replay", release_id: str, *allowed: ReleaseState) -> None:
+    state = replay.states.get(release_id)
+    if state not in allowed:
+        found = f"is {state}" if state else "is not registered"
+        raise IllegalEventError(f"release {release_id[:12]} {found}, expected {' or '.join(allowed)}")
+
+
+def _require_canary(replay: "Replay", release_id: str, *allowed: ReleaseState) -> None:
+    _require_state(replay, release_id, *allowed)
+    if replay.slots.get(SlotName.CANARY) != release_id:
+        raise IllegalEventError(f"release {release_id[:12]} is not in the canary slot")
+
+
+def _close_canary(replay: "Replay", release_id: str, state: ReleaseState) -> None:
+    del replay.slots[SlotName.CANARY]
+    replay.states[release_id] = state
+    replay.canary_step, replay.exposure = 0, 0.0
+
+
+def _policy_recorded(replay: "Replay", payload: PolicyRecorded, _: Event) -> None:
+    replay.policies[payload.policy.sha256] = payload.policy
+
+
+def _policy_pinned(replay: "Replay", payload: PolicyPinned, event: Event) -> None:
+    if payload.policy_sha256 not in replay.policies:
+        raise IllegalEventError(f"promotion policy {payload.policy_sha256[:12]} was not recorded before")
+    replay.pins.append(event)
+
+
+def _release_registered(replay: "Replay", payload: ReleaseRegistered, event: Event) -> None:
+    release, release_id = payload.release, payload.release.release_id
+    if release.product != replay.product:
+        raise IllegalEventError(f"it registers a release of {release.product}")
+    if release_id in replay.states:
+        raise IllegalEventError(f"release {release_id[:12]} is registered twice")
+    if release.promotion_policy.content_sha256 not in replay.policies:
+        raise IllegalEventError(f"the promotion policy of release {release_id[:12]} was not recorded before")
+    replay.releases[release_id] = release
+    replay.states[release_id] = ReleaseState.REGISTERED
+    replay.registered[release_id] = event
+
+
+def _evidence_recorded(replay: "Replay", payload: EvidenceRecorded, _: Event) -> None:
+    if payload.release_id not in replay.states:
+        raise IllegalEventError(f"release {payload.release_id[:12]} is not registered")
+    if any(known.envelope_sha256 == payload.envelope_sha256 for known in replay.evidence[payload.release_id]):
+        raise IllegalEventError(f"envelope {payload.envelope_sha256[:12]} is recorded twice")
+    replay.evidence[payload.release_id].append(payload)
+
+
+def _judged(replay: "Replay", payload: ReleaseHeld | ReleaseEligible, _: Event) -> None:
+    _require_state(replay, payload.release_id, *JUDGED)
+    if replay.releases[payload.release_id].promotion_policy.content_sha256 != payload.policy_sha256:
+        raise IllegalEventError("it was judged under another promotion policy than the release names")
+    held = isinstance(payload, ReleaseHeld)
+    replay.states[payload.release_id] = ReleaseState.HELD if held else ReleaseState.ELIGIBLE
+    replay.judged[payload.release_id] = payload
+
+
+def _canary_opened(replay: "Replay", payload: CanaryOpened, _: Event) -> None:
+    _require_state(replay, payload.release_id, ReleaseState.ELIGIBLE)
+    if SlotName.CANARY in replay.slots:
+        raise IllegalEventError(f"release {replay.slots[SlotName.CANARY][:12]} is already in the canary slot")
+    replay.slots[SlotName.CANARY] = payload.release_id
+    replay.states[payload.release_id] = ReleaseState.CANARY
+    replay.canary_step, replay.exposure = payload.step, payload.exposure
+
+
+def _canary_replaced(replay: "Replay", payload: CanaryReplaced, _: Event) -> None:
+    _require_canary(replay, payload.release_id, *OPEN)
+    if payload.by == payload.release_id:
+        raise IllegalEventError("a canary cannot replace itself")
+    _require_state(replay, payload.by, ReleaseState.ELIGIBLE)
+    _close_canary(replay, payload.release_id, ReleaseState.ELIGIBLE)
+
+
+def _canary_advanced(replay: "Replay", payload: CanaryAdvanced, _: Event) -> None:
+    _require_canary(replay, payload.release_id, ReleaseState.CANARY)
+    if payload.step <= replay.canary_step or payload.exposure <= replay.exposure:
+        raise IllegalEventError(f"step {payload.step} does not come after step {replay.canary_step}")
+    replay.canary_step, replay.exposure = payload.step, payload.exposure
+
+
+def _canary_paused(replay: "Replay", payload: CanaryPaused, _: Event) -> None:
+    _require_canary(replay, payload.release_id, ReleaseState.CANARY)
+    replay.states[payload.release_id] = ReleaseState.PAUSED
+
+
+def _canary_resumed(replay: "Replay", payload: CanaryResumed, _: Event) -> None:
+    _require_canary(replay, payload.release_id, ReleaseState.PAUSED)
+    replay.states[payload.release_id] = ReleaseState.CANARY
+
+
+def _canary_aborted(replay: "Replay", payload: CanaryAborted, event: Event) -> None:
+    _require_canary(replay, payload.release_id, *OPEN)
+    _close_canary(replay, payload.release_id, ReleaseState.ABORTED)
+    replay.falls[payload.release_id].append(event.recorded_at)
+
+
+def _release_promoted(replay: "Replay", payload: ReleasePromoted, event: Event) -> None:
+    _require_canary(replay, payload.release_id, ReleaseState.CANARY)
+    _close_canary(replay, payload.release_id, ReleaseState.PRODUCTION)
+    if previous := replay.slots.get(SlotName.PRODUCTION):
+        replay.states[previous] = ReleaseState.SUPERSEDED
+    replay.slots[SlotName.PRODUCTION] = payload.release_id
+    replay.promoted.pop(payload.release_id, None)
+    replay.promoted[payload.release_id] = event
+
+
+def _release_rolled_back(replay: "Replay", payload: ReleaseRolledBack, event: Event) -> None:
+    _require_state(replay, payload.release_id, ReleaseState.PRODUCTION)
+    _require_state(replay, payload.to, ReleaseState.SUPERSEDED)
+    replay.states[payload.release_id] = ReleaseState.ROLLED_BACK
+    replay.states[payload.to] = ReleaseState.PRODUCTION
+    replay.slots[SlotName.PRODUCTION] = payload.to
+    replay.falls[payload.release_id].append(event.recorded_at)
+    replay.promoted[payload.to] = replay.promoted.pop(payload.to)  # served last
+
+
+def _alias_restored(replay: "Replay", payload: AliasRestored, event: Event) -> None:
+    if payload.expected != replay.slots.get(payload.alias):
+        raise IllegalEventError(f"slot {payload.alias} does not hold what it says")
+    replay.alert = event
+
+
+_RULES: dict[EventKind, Callable[..., None]] = {
+    EventKind.POLICY_RECORDED: _policy_recorded,
+    EventKind.POLICY_PINNED: _policy_pinned,
+    EventKind.RELEASE_REGISTERED: _release_registered,
+    EventKind.EVIDENCE_RECORDED: _evidence_recorded,
+    EventKind.RELEASE_HELD: _judged,
+    EventKind.RELEASE_ELIGIBLE: _judged,
+    EventKind.CANARY_OPENED: _canary_opened,
+    EventKind.CANARY_REPLACED: _canary_replaced,
+    EventKind.CANARY_ADVANCED: _canary_advanced,
+    EventKind.CANARY_PAUSED: _canary_paused,
+    EventKind.CANARY_RESUMED: _canary_resumed,
+    EventKind.CANARY_ABORTED: _canary_aborted,
+    EventKind.RELEASE_PROMOTED: _release_promoted,
+    EventKind.RELEASE_ROLLED_BACK: _release_rolled_back,
+    EventKind.ALIAS_RESTORED: _alias_restored,
+}

@@ -1,0 +1,123 @@
+"""The door's questions: what holds a release back, asked inside the transaction that would move it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from ml_platform.contracts.deployment import ReleaseState
+from ml_platform.contracts.events import ReleaseEligible, ReleaseHeld
+from ml_platform.contracts.policy import PromotionPolicy, SlotName
+from ml_platform.contracts.release import Release
+from ml_platform.errors import NotEligibleError
+from ml_platform.lineage.keys import TrustedKeys
+from ml_platform.lineage.ledger import Transaction
+from ml_platform.lineage.replay_rules import FALLEN
+from ml_platform.release.moves import Held, Move
+from ml_platform.release.pins import counting_pin, why_not_pinned
+from ml_platform.release.quarantine import quarantine_of
+from ml_platform.release.verification import Eligibility, assess_evidence, assess_served, outdated_comparisons
+
+PINNED = "policy_pinned"
+"""The name under which a policy that is not the pinned one holds a release."""
+
+QUARANTINE = "quarantine"
+"""The name under which earlier aborts and rollbacks hold a release."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """One transaction's questions: whose signatures count, and when it is."""
+
+    transaction: Transaction
+    trusted: TrustedKeys
+    operators: TrustedKeys
+    now: datetime
+
+    def find(self, release_id: str) -> Release:
+        """The registered release. Raises NotEligibleError for any other."""
+        release = self.transaction.replay.releases.get(release_id)
+        if release is None:
+            raise NotEligibleError(
+                f"release {release_id[:12]} of {self.transaction.replay.product} is not in the ledger. "
+                "Materialize registered_release first."
+            )
+        return release
+
+    def policy_of(self, release: Release) -> PromotionPolicy:
+        """The policy that the release names, as the ledger keeps it; a file in a working copy counts for nothing."""
+        registered = self.find(release.release_id)
+        return self.transaction.replay.policies[registered.promotion_policy.content_sha256]
+
+    def assess(self, release: Release) -> Eligibility:
+        """What the recorded evidence says of a release now."""
+        envelopes = self.transaction.envelopes(release.release_id)
+        return assess_evidence(envelopes, self.trusted, self.policy_of(release), release, self.now)
+
+    def why_held(self, release: Release, found: Eligibility) -> Held | None:
+        """What holds a release that would serve more users than now, None for nothing."""
+        policy, replay = self.policy_of(release), self.transaction.replay
+        pin = counting_pin(self.transaction.pins(), self.operators)
+        if reason := why_not_pinned(release.product, policy.sha256, pin):
+            return _held(release, {PINNED: reason})
+        quarantine = quarantine_of(replay.falls.get(release.release_id, ()), policy.quarantine)
+        if quarantine.holds(self.now):
+            return _held(release, {QUARANTINE: quarantine.sentence})
+        if not found.eligible:
+            return _held(release, dict(found.reasons))
+        if newer := self._newer_than(release):
+            return Held(release.product, release.release_id, because=newer)
+        outdated = outdated_comparisons(found, policy, replay.slots.get(SlotName.PRODUCTION))
+        return _held(release, outdated) if outdated else None
+
+    def why_not_again(self, release: Release) -> str:
+        """Why production cannot be rolled back to this release; empty when it can.
+
+        It must have been promoted under the policy that was pinned then, with evidence that counted then.
+        """
+        replay, release_id = self.transaction.replay, release.release_id
+        state, promoted = replay.states[release_id], replay.promoted.get(release_id)
+        if state is not ReleaseState.SUPERSEDED or promoted is None:
+            return f"It is {state}, expected {ReleaseState.SUPERSEDED}."
+        policy = self.policy_of(release)
+        quarantine = quarantine_of(replay.falls.get(release_id, ()), policy.quarantine)
+        if quarantine.holds(self.now):
+            return quarantine.sentence
+        pins = [(event, envelope) for event, envelope in self.transaction.pins() if event.sequence < promoted.sequence]
+        if reason := why_not_pinned(release.product, policy.sha256, counting_pin(pins, self.operators)):
+            return f"At its promotion: {reason}"
+        envelopes = self.transaction.envelopes(release_id)
+        found = assess_served(envelopes, self.trusted, policy, release, promoted.recorded_at, self.now)
+        return " ".join(f"{gate}: {reason}" for gate, reason in found.reasons.items())
+
+    def say(self, release: Release, found: Eligibility) -> None:
+        """Records held or eligible, where that is news."""
+        replay, release_id = self.transaction.replay, release.release_id
+        policy_sha256 = self.policy_of(release).sha256
+        said: ReleaseHeld | ReleaseEligible
+        if found.expires_at is not None:
+            said = ReleaseEligible(release_id=release_id, policy_sha256=policy_sha256, expires_at=found.expires_at)
+        else:
+            said = ReleaseHeld(release_id=release_id, policy_sha256=policy_sha256, gates=dict(found.reasons))
+        if replay.states[release_id] in FALLEN or replay.judged.get(release_id) != said:
+            self.transaction.append(said)
+
+    def already(self, release_id: str) -> Move | Held:
+        """What there is to say of a release that serves, or served before."""
+        replay = self.transaction.replay
+        for slot, serving in replay.slots.items():
+            if serving == release_id:
+                exposure = replay.exposure if slot is SlotName.CANARY else 1.0
+                return Move(replay.product, release_id, slot, exposure, replay.epoch, changed=False)
+        return Held(replay.product, release_id, because=f"this release was {replay.states[release_id]} before")
+
+    def _newer_than(self, release: Release) -> str:
+        """Which serving release is newer than this one, in words; empty when none is."""
+        replay = self.transaction.replay
+        for slot in (SlotName.CANARY, SlotName.PRODUCTION):
+            serving = replay.slots.get(slot)
+            if serving and replay.releases[serving].data.as_of > release.data.as_of:
+                return f"older than the release in {slot}, which is of {replay.releases[serving].data.as_of}"
+        return ""
+
+
+def _held(release: Release, reasons: dict[str, str]) -> Held:
+    return Held(release.product, release.release_id, tuple(reasons), reasons)

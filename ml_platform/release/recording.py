@@ -1,0 +1,60 @@
+"""Recording verdicts: each one signed, and only what is news."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from ml_platform.contracts.evidence import Evidence, GateResult, Producer
+from ml_platform.contracts.release import Release
+from ml_platform.errors import EvidenceError, RefusedError
+from ml_platform.lineage.keys import SigningKey
+from ml_platform.lineage.statements import sign_evidence, verify_evidence
+from ml_platform.release.door import Door
+
+
+def record_results(
+    door: Door,
+    release: Release,
+    results: Sequence[GateResult],
+    inputs: Mapping[str, str],
+    producer: Producer,
+    key: SigningKey,
+) -> None:
+    """Signs each verdict and appends the envelope, unless unexpired evidence says the same.
+
+    Raises RefusedError for verdicts on another candidate or on gates that the policy does not have, EvidenceError
+    for a key that is not trusted: evidence that would not count would hold the release for ever.
+    """
+    policy = door.policy_of(release)
+    if inputs.get("candidate") != release.model.candidate_sha256:
+        raise RefusedError(
+            f"these verdicts are about candidate {inputs.get('candidate', 'unknown')[:12]}, release "
+            f"{release.release_id[:12]} holds {release.model.candidate_sha256[:12]}. Evaluate this candidate."
+        )
+    known = door.assess(release).evidence
+    for result in results:
+        if result.gate not in policy.gate_names:
+            raise RefusedError(f"gate '{result.gate}' is not one of the policy's: {', '.join(policy.gate_names)}.")
+        evidence = Evidence(
+            product=release.product,
+            release_id=release.release_id,
+            result=result,
+            policy_sha256=policy.sha256,
+            inputs=dict(inputs),
+            producer=producer,
+            measured_at=door.now,
+            expires_at=door.now + timedelta(days=policy.evidence_valid_days),
+        )
+        if _says_the_same(known.get(result.gate), evidence, door.now):
+            continue
+        envelope = sign_evidence(evidence, key)
+        if verify_evidence(envelope, door.trusted) != evidence:
+            raise EvidenceError(f"the evidence of gate '{result.gate}' does not survive signing.")
+        if not door.transaction.has_envelope(release.release_id, envelope):
+            door.transaction.append_evidence(evidence, envelope)
+
+
+def _says_the_same(known: Evidence | None, evidence: Evidence, now: datetime) -> bool:
+    if known is None or known.expired(now) or known.measured_at > now:
+        return False
+    times = {"measured_at": evidence.measured_at, "expires_at": evidence.expires_at}
+    return known.model_copy(update=times) == evidence
