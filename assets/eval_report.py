@@ -16,10 +16,10 @@ from dagster import (
 
 from assets.ancestry import Ancestry, trace_ancestry
 from assets.chain import Chain
-from assets.prompts import find_prompt
 from assets.shown import artifact_metadata, markdown_table
 from ml_platform.contracts.evidence import CheckResult, GateResult, Verdict
 from ml_platform.contracts.policy import SlotName
+from ml_platform.contracts.product import PromptSpec
 from ml_platform.contracts.report import EvaluationReport
 from ml_platform.lineage.artifacts import Artifact
 from resources.manifests import Value
@@ -118,6 +118,7 @@ def gates_shown(results: tuple[GateResult, ...]) -> dict[str, Any]:
 def _reference(chain: Chain, store: StoreResource) -> "Reference":
     """The release in production with its weights and its prompt, or the bare base model."""
     from ml_platform.evaluation.evaluate import BASE, Reference
+    from ml_platform.lineage.contents import find_content
     from ml_platform.lineage.ledger import Ledger
 
     replay = Ledger(store.home.ledger_url).replay(chain.product.name)
@@ -126,7 +127,7 @@ def _reference(chain: Chain, store: StoreResource) -> "Reference":
         return Reference(BASE)
     release, artifacts = replay.releases[release_id], store.store()
     weights = artifacts.open("candidate", release.model.candidate_sha256)
-    return Reference(release_id, weights, find_prompt(artifacts, release.prompt.content_sha256))
+    return Reference(release_id, weights, find_content(artifacts, PromptSpec, release.prompt.content_sha256))
 
 
 def _checks(chain: Chain, traced: Ancestry, store: StoreResource) -> list[CheckResult]:

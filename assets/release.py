@@ -18,7 +18,6 @@ from dagster import (
 from assets.ancestry import trace_ancestry
 from assets.chain import Chain
 from assets.eval_report import gates_shown
-from assets.prompts import keep_prompt
 from assets.shown import markdown_table
 from ml_platform.contracts.canonical import digest
 from ml_platform.contracts.evidence import GateResult
@@ -73,6 +72,7 @@ def release_assets(chain: Chain) -> AssetsDefinition:
     ) -> Iterator[MaterializeResult[Value]]:
         from ml_platform.evaluation.evaluate import load_report
         from ml_platform.gates.assess import assess_release
+        from ml_platform.lineage.contents import keep_contents
         from ml_platform.lineage.keys import signing_key
         from ml_platform.release.assemble import build_release, evidence_inputs
 
@@ -83,7 +83,7 @@ def release_assets(chain: Chain) -> AssetsDefinition:
             traced = trace_ancestry(artifacts, report.candidate_sha256)
             results = assess_release(product.promotion_policy, report)
             release = build_release(product, traced.snapshot, traced.training_set, traced.candidate)
-            keep_prompt(artifacts, product.prompt)
+            keep_contents(artifacts, product)
             now, key, actor = datetime.now(UTC), signing_key(store.home), f"dagster run {context.run.run_id}"
             _pin_first(store.home, product, now, actor)
             controller = _controller(store.home)

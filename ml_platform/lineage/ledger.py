@@ -22,6 +22,7 @@ from ml_platform.lineage.ledger_rows import (
     event_of,
     find_envelope,
     pins_of,
+    require_event,
     row_of,
     verify_chain,
 )
@@ -102,6 +103,7 @@ class Ledger:
     def __init__(self, url: str) -> None:
         self.url = url
         self._replays: dict[str, Replay] = {}
+        self._seen: dict[str, tuple[int, str]] = {}
 
     @property
     def name(self) -> str:
@@ -136,9 +138,7 @@ class Ledger:
     def state(self, product: str) -> DeploymentState:
         """The product's slots and releases now; reads only the events that came since the last time."""
         with self._reading() as connection:
-            replay = catch_up(connection, self._known(product))
-        self._replays[product] = replay
-        return replay.state()
+            return self._remember(self._caught_up(connection, product)).state()
 
     def envelopes(self, product: str, release_id: str) -> tuple[bytes, ...]:
         """Every envelope recorded for a release, in the order of the chain."""
@@ -156,14 +156,14 @@ class Ledger:
         with self._errors_explained(), self._engine.connect().execution_options(writes=True) as connection:
             with connection.begin():
                 lock_product(connection, int(digest(product)[:15], 16))
-                transaction = Transaction(connection, catch_up(connection, self._known(product)), now, actor)
+                transaction = Transaction(connection, self._caught_up(connection, product), now, actor)
                 try:
                     yield transaction
                 finally:
                     # What appended nothing, e.g. because it came late, leaves what was read as it is.
                     if not transaction.appending:
-                        self._replays[product] = transaction.replay
-            self._replays[product] = transaction.replay
+                        self._remember(transaction.replay)
+            self._remember(transaction.replay)
 
     def verify(
         self, trusted: TrustedKeys | None = None, operators: TrustedKeys | None = None
@@ -175,10 +175,21 @@ class Ledger:
         with self._reading() as connection:
             return tuple(verify_chain(connection, product, trusted, operators) for product in _products(connection))
 
-    def _known(self, product: str) -> Replay:
-        """What was read before, taken out so that no other thread adds to it."""
+    def _caught_up(self, connection: Connection, product: str) -> Replay:
+        """What was read before and what came since, taken out so that no other thread adds to it.
+
+        What was once seen must still be there, even where what was read of it has been given up.
+        """
         known: Replay | None = self._replays.pop(product, None)
-        return known or Replay(product)
+        if known is None and product in self._seen:
+            require_event(connection, product, *self._seen[product])
+        return catch_up(connection, known or Replay(product))
+
+    def _remember(self, replay: Replay) -> Replay:
+        if replay.sequence:
+            self._seen[replay.product] = replay.sequence, replay.head_sha256
+        self._replays[replay.product] = replay
+        return replay
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

@@ -83,14 +83,24 @@ def catch_up(connection: Connection, replay: Replay) -> Replay:
     with _rows_from(connection, replay.product, replay.sequence) as rows:
         if replay.sequence:
             last = rows.fetchone()
-            if last is None or last.event_sha256 != replay.head_sha256:
-                raise LedgerCorruptError(
-                    f"event {replay.sequence} of {replay.product}: is gone or another one since it was last read. "
-                    "The ledger was rewritten or restored from an old copy."
-                )
+            _require_seen(replay.product, replay.sequence, replay.head_sha256, last and last.event_sha256)
         for row in rows:
             replay.add(*read_row(row))
     return replay
+
+
+def require_event(connection: Connection, product: str, sequence: int, sha256: str) -> None:
+    """Raises LedgerCorruptError unless the event of that digest is still there."""
+    query = select(events.c.event_sha256).where(events.c.product == product, events.c.sequence == sequence)
+    _require_seen(product, sequence, sha256, connection.scalar(query))
+
+
+def _require_seen(product: str, sequence: int, sha256: str, found: str | None) -> None:
+    if found != sha256:
+        raise LedgerCorruptError(
+            f"event {sequence} of {product}: is gone or another one since it was last read. The ledger was rewritten "
+            "or restored from an old copy."
+        )
 
 
 def _rows_from(connection: Connection, product: str, sequence: int) -> CursorResult[Any]:
@@ -105,7 +115,8 @@ def find_envelope(connection: Connection, envelope_sha256: str) -> bytes | None:
     """The envelope of that digest as it is stored, or None."""
     query = select(envelopes.c.content).where(envelopes.c.envelope_sha256 == envelope_sha256)
     content = connection.scalar(query)
-    return None if content is None else bytes(content)
+    # SQLite keeps a text or a number too where bytes belong: those are no envelope, which its digest will tell.
+    return content if content is None or isinstance(content, bytes) else str(content).encode()
 
 
 def envelopes_of(connection: Connection, replay: Replay, release_id: str) -> tuple[bytes, ...]:

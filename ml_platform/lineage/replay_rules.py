@@ -77,16 +77,16 @@ def _policy_pinned(replay: "Replay", payload: PolicyPinned, event: Event) -> Non
 
 
 def _release_registered(replay: "Replay", payload: ReleaseRegistered, event: Event) -> None:
-    release = payload.release
+    release, release_id = payload.release, payload.release.release_id
     if release.product != replay.product:
         raise IllegalEventError(f"it registers a release of {release.product}")
-    if release.release_id in replay.states:
-        raise IllegalEventError(f"release {release.release_id[:12]} is registered twice")
+    if release_id in replay.states:
+        raise IllegalEventError(f"release {release_id[:12]} is registered twice")
     if release.promotion_policy.content_sha256 not in replay.policies:
-        raise IllegalEventError(f"the promotion policy of release {release.release_id[:12]} was not recorded before")
-    replay.releases[release.release_id] = release
-    replay.states[release.release_id] = ReleaseState.REGISTERED
-    replay.registered[release.release_id] = event
+        raise IllegalEventError(f"the promotion policy of release {release_id[:12]} was not recorded before")
+    replay.releases[release_id] = release
+    replay.states[release_id] = ReleaseState.REGISTERED
+    replay.registered[release_id] = event
 
 
 def _evidence_recorded(replay: "Replay", payload: EvidenceRecorded, _: Event) -> None:

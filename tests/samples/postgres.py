@@ -24,8 +24,11 @@ def find_program(name: str) -> str | None:
 
 
 @contextmanager
-def running_postgres() -> Iterator[str | None]:
-    """The URL of a server, `{database}` where a name belongs, or None where PostgreSQL is not installed."""
+def running_postgres(*, fsync: bool = False) -> Iterator[str | None]:
+    """The URL of a server, `{database}` where a name belongs, or None where PostgreSQL is not installed.
+
+    What is tested is what clients do to it; that the server itself survives a power cut is not ours to test.
+    """
     initdb, pg_ctl = find_program("initdb"), find_program("pg_ctl")
     if initdb is None or pg_ctl is None:
         yield None
@@ -36,8 +39,8 @@ def running_postgres() -> Iterator[str | None]:
             shutil.chown(folder, USER)
         data = str(folder / "data")
         _run(initdb, "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
-        # What is tested is what clients do to it; that the server itself survives a power cut is not ours to test.
-        options = f"-c listen_addresses='' -k {folder} -c max_connections=60 -c fsync=off"
+        safe = "on" if fsync else "off"
+        options = f"-c listen_addresses='' -k {folder} -c max_connections=60 -c fsync={safe}"
         _run(pg_ctl, "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
         try:
             yield f"postgresql://{USER}@/{{database}}?host={folder}"

@@ -138,7 +138,8 @@ def schema_of(url: str) -> list[tuple[Any, ...]]:
     return [
         *bare(
             url,
-            f"SELECT {columns}, column_default FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2",
+            f"SELECT {columns}, column_default FROM information_schema.columns WHERE table_schema = 'public' "
+            "ORDER BY table_name, ordinal_position",
         ),
         *bare(url, f"SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE {mine} ORDER BY 1"),
         *bare(url, "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1"),

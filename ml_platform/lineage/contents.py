@@ -1,0 +1,46 @@
+"""Contents of releases: prompt, guardrails and policies, kept whole under the digests that a release names them by."""
+
+from pathlib import Path
+from typing import TypeVar
+
+from ml_platform.contracts.base import Contract
+from ml_platform.contracts.policy import ActionPolicy, MonitorPolicy
+from ml_platform.contracts.product import GuardrailSpec, PromptSpec
+from ml_platform.contracts.products import Product
+from ml_platform.lineage.artifacts import ArtifactStore
+
+FILE = "content.json"
+KINDS: dict[type[Contract], str] = {
+    PromptSpec: "prompt",
+    GuardrailSpec: "guardrails",
+    ActionPolicy: "action_policy",
+    MonitorPolicy: "monitor_policy",
+}
+"""What is kept, and the kind of artifact that it becomes; the promotion policy is kept by the ledger."""
+
+AnyContent = TypeVar("AnyContent", PromptSpec, GuardrailSpec, ActionPolicy, MonitorPolicy)
+
+
+def keep_contents(store: ArtifactStore, product: Product) -> None:
+    """Stores what a release of the product names by digest, so that a later edit of the folder does not lose it."""
+    for content in (product.prompt, product.guardrails, product.action_policy, product.monitor_policy):
+        if content is not None:
+            _keep(store, content)
+
+
+def find_content(store: ArtifactStore, contract: type[AnyContent], content_sha256: str) -> AnyContent | None:
+    """The content of that digest, or None when it was never kept."""
+    found = store.find(KINDS[contract], _recipe(content_sha256))
+    return None if found is None else contract.read(found.file(FILE))
+
+
+def _keep(store: ArtifactStore, content: Contract) -> None:
+    def build(folder: Path) -> dict[str, str]:
+        (folder / FILE).write_bytes(content.canonical_bytes())
+        return {"content_sha256": content.sha256}
+
+    store.make(KINDS[type(content)], _recipe(content.sha256), build)
+
+
+def _recipe(content_sha256: str) -> dict[str, str]:
+    return {"content_sha256": content_sha256}

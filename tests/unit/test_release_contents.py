@@ -1,0 +1,22 @@
+"""What a release names by digest is kept whole, whatever becomes of the product folder."""
+
+from pathlib import Path
+
+from ml_platform.contracts.policy import ActionPolicy, MonitorPolicy
+from ml_platform.contracts.product import GuardrailSpec, PromptSpec
+from ml_platform.contracts.products import load_product
+from ml_platform.lineage.artifacts import LocalArtifactStore
+from ml_platform.lineage.contents import find_content, keep_contents
+
+FOLDER = Path(__file__).resolve().parents[2] / "products" / "flight_assistant"
+
+
+def test_every_part_of_a_release_is_found_again_by_its_digest(tmp_path: Path) -> None:
+    product, store = load_product(FOLDER), LocalArtifactStore(tmp_path)
+    assert find_content(store, PromptSpec, product.prompt.sha256) is None
+    keep_contents(store, product)
+    assert find_content(store, PromptSpec, product.prompt.sha256) == product.prompt
+    assert find_content(store, GuardrailSpec, product.guardrails.sha256) == product.guardrails
+    assert find_content(store, MonitorPolicy, product.monitor_policy.sha256) == product.monitor_policy
+    assert product.action_policy is not None
+    assert find_content(store, ActionPolicy, product.action_policy.sha256) == product.action_policy
