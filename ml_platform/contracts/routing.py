@@ -12,11 +12,13 @@ class Cohort(StrEnum):
     """The arm that a request was assigned to, whatever release then answered it.
 
     Windows compare arms as assigned: a canary whose breaker sends its users back to production must not
-    thereby look healthy. `operator` is traffic by header override, which belongs to neither arm.
+    thereby look healthy. `operator` is traffic by header override, which belongs to neither arm; `shadow` are
+    copies whose answers nobody sees.
     """
 
     PRODUCTION = "production"
     CANARY = "canary"
+    SHADOW = "shadow"
     OPERATOR = "operator"
 
 
