@@ -112,6 +112,8 @@ def _open_sqlite(url: str, path: Path) -> Engine:
     @event.listens_for(engine, "connect")
     def configure(connection, _record):  # type: ignore[no-untyped-def]
         connection.isolation_level = None
+        # Damaged text is still read, so that its row does not fit its digest and is named.
+        connection.text_factory = lambda data: data.decode("utf-8", "replace")
         for pragma in ("synchronous = FULL", "recursive_triggers = ON", "trusted_schema = OFF"):
             connection.execute(f"PRAGMA {pragma}")
 
