@@ -3,8 +3,10 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, CursorResult, Row, select
 
 from ml_platform.contracts.canonical import bytes_sha256, canonical_bytes
@@ -18,7 +20,9 @@ from ml_platform.lineage.statements import read_evidence, read_pin, verify_evide
 ROWS_AT_ONCE = 1_000
 
 _COLUMNS = tuple(events.columns.keys())
-_PAYLOAD = {"payload"}
+
+# What model_dump writes for the only field that is no text or number.
+_spell_time = TypeAdapter(datetime).dump_python
 
 # What canonical_bytes writes, for what came out of JSON and so has text keys only.
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
@@ -57,8 +61,16 @@ def read_row(row: Sequence[Any]) -> tuple[Event, str]:
     where = f"event {columns['sequence']} of {columns['product']} ({columns['kind']})"
     try:
         event = Event.model_validate(columns | {"payload": json.loads(stored)})
-        written = event.model_dump(mode="json", exclude=_PAYLOAD)
-        written["payload"] = _encode(event.payload)
+        written = {
+            "product": event.product,
+            "sequence": event.sequence,
+            "epoch": event.epoch,
+            "kind": event.kind.value,
+            "payload": _encode(event.payload),
+            "previous_sha256": event.previous_sha256,
+            "recorded_at": _spell_time(event.recorded_at, mode="json"),
+            "actor": event.actor,
+        }
         sha256 = _spliced_sha256(written)
     except (ValueError, TypeError, RecursionError):
         raise LedgerCorruptError(f"{where}: cannot be read. The row was changed or damaged.") from None
