@@ -84,7 +84,7 @@ lock: ## Renew constraints.txt by resolving pyproject.toml in a fresh environmen
 	mv constraints.new constraints.txt
 	rm -rf $(LOCK_VENV)
 
-bench-%: install ## Run a benchmark: bench-train-lora, bench-point-in-time, bench-chain-overhead
+bench-%: install ## Run a benchmark: bench-train-lora, bench-point-in-time, bench-chain-overhead, bench-ledger
 	$(BIN)/python -m benchmarks.$(subst -,_,$*)
 
 clean: ## Remove caches; .venv and the state below .ml_platform stay
