@@ -75,6 +75,7 @@ def release_assets(chain: Chain) -> AssetsDefinition:
         from ml_platform.lineage.contents import keep_contents
         from ml_platform.lineage.keys import signing_key
         from ml_platform.release.assemble import build_release, evidence_inputs
+        from ml_platform.release.pins import why_not_pinned
 
         with readable_failures():
             artifacts = store.store()
@@ -90,6 +91,7 @@ def release_assets(chain: Chain) -> AssetsDefinition:
             news = controller.register_release(release, product.promotion_policy, now, actor)
             inputs = evidence_inputs(report, report_artifact)
             found = controller.record_verdicts(release, results, inputs, key, now, actor)
+            unpinned = why_not_pinned(product.name, product.promotion_policy.sha256, controller.pinned(product.name))
             said = "eligible" if found.eligible else f"held: {', '.join(found.reasons)}"
             version = _mlflow(store.home).register(
                 release,
@@ -98,7 +100,7 @@ def release_assets(chain: Chain) -> AssetsDefinition:
                 controller.state(product.name),
                 [report_artifact.file("report.html"), report_artifact.file("summary.md")],
             )
-        yield _verdict_materialized(chain, release, results, found)
+        yield _verdict_materialized(chain, release, results, found, unpinned)
         yield _release_materialized(chain, release, version, news=news)
 
     return gates_and_release
@@ -179,7 +181,7 @@ def _mlflow(home: Home) -> "MlflowRegistry":
 
 
 def _verdict_materialized(
-    chain: Chain, release: Release, results: tuple[GateResult, ...], found: "Eligibility"
+    chain: Chain, release: Release, results: tuple[GateResult, ...], found: "Eligibility", unpinned: str
 ) -> MaterializeResult[Value]:
     said = "accepted" if found.eligible else f"held: {', '.join(found.reasons)}"
     facts: dict[str, Any] = {
@@ -191,7 +193,7 @@ def _verdict_materialized(
         "verdict": MetadataValue.text(said),
         **gates_shown(results),
         "release_id": MetadataValue.text(release.release_id),
-        "promotion_policy": MetadataValue.text(chain.product.promotion_policy.version),
+        "promotion_policy": MetadataValue.text(unpinned or f"{chain.product.promotion_policy.version}, pinned"),
     }
     if found.reasons:
         lines = [f"- **`{gate}`** {reason}" for gate, reason in found.reasons.items()]

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ml_platform.contracts.deployment import DeploymentState
-from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.release import Release
 from ml_platform.errors import MlPlatformError
+from ml_platform.registry.aliases import AliasEdit, Mirrored, log_edit, mirror_aliases
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+    from mlflow.entities.model_registry import ModelVersion
 
 LOG = logging.getLogger(__name__)
 
@@ -35,11 +35,6 @@ QUIET = {
 
 CREDENTIALS = re.compile(r"//[^/@\s]+@")
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
-
-EMPTY = "none"
-"""What the registered model's tag says of an alias that was last seen unset."""
-
 T = TypeVar("T")
 
 
@@ -50,35 +45,6 @@ class Registration:
     version: str | None
     run_id: str | None
     warning: str = ""
-
-
-@dataclass(frozen=True)
-class Mirrored:
-    """What mirroring changed, in sentences; `warning` says what it could not do."""
-
-    changes: tuple[str, ...] = ()
-    warning: str = ""
-
-
-@dataclass(frozen=True)
-class AliasEdit:
-    """An alias that points elsewhere than where it was last put: somebody moved it by hand.
-
-    `found` is its version now, `found_release` the release of that version, None for no version or no release.
-    MLflow keeps no account of who moves aliases: `edited_by` is its tag `mlflow.user`, or `unknown`.
-    """
-
-    alias: SlotName
-    found: str | None
-    found_release: str | None
-    edited_by: str
-
-
-def log_edit(edit: AliasEdit) -> None:
-    """The least that is done about an edit: a line in the log."""
-    LOG.warning(
-        "ALERT: the alias %s was moved by hand in MLflow, to version %s; it is put back.", edit.alias, edit.found
-    )
 
 
 @dataclass(frozen=True)
@@ -128,7 +94,7 @@ class MlflowRegistry:
 
         def work() -> Mirrored:
             with self._alone():
-                return self._mirror(product, read_state(), report)
+                return mirror_aliases(self._client, product, self._known(product), read_state(), report)
 
         done, warning = self._unless_down(f"mirror the slots of {product}", work)
         return done or Mirrored(warning=warning)
@@ -225,36 +191,6 @@ class MlflowRegistry:
             if path.name not in there:
                 self._client.log_artifact(run_id, str(path), folder)
 
-    def _mirror(self, product: str, state: DeploymentState, report: Callable[[AliasEdit], None]) -> Mirrored:
-        known = self._known(product)
-        if not known:
-            return Mirrored(warning=f"MLflow knows no release of {product} yet.") if state.slots else Mirrored()
-        model = self._client.get_registered_model(product)
-        aliases = {name: str(version) for name, version in model.aliases.items()}
-        changes: list[str] = []
-        missing: list[str] = []
-        for slot in SlotName:
-            release_id = state.slots.get(slot)
-            version = known.get(release_id) if release_id else None
-            if aliases.get(slot) not in (version, _last_put(model, slot)):
-                report(self._edit(model, slot, aliases.get(slot)))
-            if release_id and version is None:
-                missing.append(f"Release {release_id[:12]} in slot {slot} is not registered in MLflow.")
-            if version and aliases.get(slot) != version:
-                self._client.set_registered_model_alias(product, slot, version)
-                changes.append(f"{slot} is version {version} (was {aliases.get(slot, 'unset')})")
-            elif version is None and slot in aliases:
-                self._client.delete_registered_model_alias(product, slot)
-                changes.append(f"{slot} is empty (was version {aliases[slot]})")
-            if _last_put(model, slot) != version:
-                self._client.set_registered_model_tag(product, f"mirrored_{slot}", version or EMPTY)
-        return Mirrored(tuple(changes), " ".join(missing))
-
-    def _edit(self, model: "RegisteredModel", slot: SlotName, found: str | None) -> AliasEdit:
-        said = self._client.get_model_version(model.name, found).tags.get("release_id", "") if found else ""
-        release_id = said if SHA256.fullmatch(said) else None
-        return AliasEdit(slot, found, release_id, str(model.tags.get("mlflow.user") or "unknown")[:200])
-
     @property
     def _remote(self) -> bool:
         return self.tracking_uri.startswith(("http://", "https://"))
@@ -284,9 +220,3 @@ class MlflowRegistry:
     @property
     def _shown(self) -> str:
         return CREDENTIALS.sub("//", self.tracking_uri)
-
-
-def _last_put(model: "RegisteredModel", slot: SlotName) -> str | None:
-    """The version to which the mirror last set an alias, None where it was unset or never set."""
-    said = str(model.tags.get(f"mirrored_{slot}", EMPTY))
-    return None if said == EMPTY else said

@@ -3,7 +3,8 @@
 from datetime import datetime
 
 from ml_platform.contracts.events import AliasRestored
-from ml_platform.registry.mlflow_registry import AliasEdit, Mirrored, MlflowRegistry, log_edit
+from ml_platform.registry.aliases import AliasEdit, Mirrored, log_edit
+from ml_platform.registry.mlflow_registry import MlflowRegistry
 from ml_platform.release.controller import Controller
 
 

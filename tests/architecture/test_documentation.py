@@ -40,5 +40,19 @@ def test_the_commands_that_the_readme_names_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+)%?:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     asked = set(re.findall(r"`?make ([a-z][a-z-]*)", text))
     assert {target for target in asked if target not in targets and not target.startswith("bench-")} == set()
-    commands = {"run", "backfill", "status", "releases", "show", "diff", "verify", "ledger", "doctor", "up", "schemas"}
+    commands = {
+        "run",
+        "backfill",
+        "status",
+        "releases",
+        "show",
+        "diff",
+        "verify",
+        "ledger",
+        "doctor",
+        "up",
+        "schemas",
+        "policy",
+        "keys",
+    }
     assert set(re.findall(r"`mlp ([a-z]+)", text)) <= commands

@@ -267,8 +267,12 @@ def test_a_version_made_by_hand_with_a_false_release_id_is_an_alert_like_any(
     client.create_model_version(PRODUCT, "/elsewhere", tags={"release_id": "'; no release"})
     client.set_registered_model_alias(PRODUCT, "canary", "2")
     mirror_slots(controller, registry, PRODUCT, LATER, "c")
-    (alert,) = alerts(controller)
+    client.set_registered_model_tag(PRODUCT, "mirrored_canary", "2")
+    alert = alerts(controller)[0]
     assert (alert["found"], alert["found_release"], alert["edited_by"]) == ("2", None, "unknown")
+    client.set_registered_model_alias(PRODUCT, "canary", "2")
+    mirror_slots(controller, registry, PRODUCT, LATER, "c")
+    assert len(alerts(controller)) == 2, "a forged tag of the mirror hides no unproven version"
     assert aliases_of(client) == {"canary": "1"}
 
 
