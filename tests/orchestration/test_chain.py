@@ -15,6 +15,7 @@ from assets.chain import CHAIN
 from assets.continuous_training import job_name
 from benchmarks.tiny_product import LAST_COMPLETE_DAY
 from definitions import platform_definitions
+from ml_platform.cli.app import run as mlp
 from ml_platform.contracts.deployment import ReleaseState
 from ml_platform.contracts.events import ReleasePromoted
 from ml_platform.contracts.home import Home
@@ -222,6 +223,25 @@ def test_a_manifest_that_names_what_does_not_exist_is_refused(
     path.write_text(json.dumps(forged))
     ran = run_chain(folder, home, instance, "training_set")
     assert "snapshot 000000000000 is missing" in failures(ran)[f"{folder.name}__training_set"]
+
+
+def test_a_loosened_policy_moves_nothing_until_an_operator_pins_it(
+    good: Ran, tiny_product: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance: DagsterInstance
+) -> None:
+    home = Home(shutil.copytree(good.home.root, tmp_path / "home"))
+    folder = copied(tiny_product, tmp_path / "products")
+    path = folder / "promotion_policy.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"evidence_valid_days": 3000}))
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(home.root))
+    monkeypatch.setenv("ML_PLATFORM_PRODUCTS", str(folder))
+    before = good.ledger.state(good.product).slots
+    ran = run_chain(folder, home.root, instance, "gate_verdict", "registered_release", "canary_alias")
+    release_id = ran.values["registered_release"].value_sha256
+    assert ran.values["canary_alias"].facts["outcome"] == "held: policy_pinned"
+    assert ran.ledger.state(good.product).slots == before != {SlotName.CANARY: release_id}
+    assert mlp(["policy", "pin", good.product, "--reason", "we are sure"]) == 0
+    ran = run_chain(folder, home.root, instance, "canary_alias")
+    assert ran.ledger.state(good.product).slots == {SlotName.CANARY: release_id}
 
 
 def test_a_missing_upstream_day_is_named_with_what_to_materialize(

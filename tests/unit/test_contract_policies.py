@@ -33,11 +33,25 @@ def test_a_policy_that_names_a_gate_twice_is_refused() -> None:
         PromotionPolicy.parse(data, where="policy.yaml")
 
 
-@pytest.mark.parametrize("key", ["version", "confidence", "evidence_valid_days", "gates", "canary"])
+@pytest.mark.parametrize("key", ["version", "confidence", "evidence_valid_days", "gates", "canary", "quarantine"])
 def test_nothing_in_a_policy_has_a_default(key: str) -> None:
     data = policy()
     del data[key]
     with pytest.raises(ContractError, match=f"key '{key}' is missing and has no default"):
+        PromotionPolicy.parse(data, where="policy.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("first_hours", 0), ("first_hours", float("nan")), ("first_hours", 9000), ("for_good_after", 0), ("more", 1)],
+)
+def test_a_quarantine_is_some_time_and_ends_for_good_at_some_count(key: str, value: object) -> None:
+    data = policy()
+    data["quarantine"][key] = value
+    with pytest.raises(ContractError, match=f"quarantine.{key}"):
+        PromotionPolicy.parse(data, where="policy.yaml")
+    del data["quarantine"]["first_hours"]
+    with pytest.raises(ContractError, match=r"quarantine\.first_hours"):
         PromotionPolicy.parse(data, where="policy.yaml")
 
 
