@@ -79,6 +79,8 @@ class Dossier:
             return f"canary, open to {percent(self.exposure)} of the users"
         if self.slot:
             return self.slot
+        if self.record.quarantine.holds(datetime.now(UTC)):
+            return f"{self.record.state.value}. {self.record.quarantine.sentence}"
         held = ", ".join(self.record.held_by)
         return f"held: {held}" if held and self.record.state.value == "held" else self.record.state.value
 

@@ -17,13 +17,18 @@ def list_all(as_json: AsJson = False) -> None:
 
     found = list_keys(Home.from_environment())
     if as_json:
-        print_json([{"role": one.role.name, "signs_here": one.signs, **one.key.model_dump()} for one in found])
+        print_json(
+            [
+                {"role": one.role.name, "signs_here": one.signs, "trusted": one.trusted, **one.key.model_dump()}
+                for one in found
+            ]
+        )
         return
     rows = [
         (
             one.role.name,
             short(one.key.key_id),
-            f"revoked: {one.key.revoked_because}" if one.key.revoked else "trusted",
+            f"revoked: {one.key.revoked_because}" if one.key.revoked else "trusted" if one.trusted else "not trusted",
             "yes" if one.signs else None,
             one.key.comment or None,
         )

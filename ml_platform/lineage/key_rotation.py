@@ -25,11 +25,15 @@ MIN_PREFIX = 4
 
 @dataclass(frozen=True)
 class ListedKey:
-    """A trusted key of a role; `signs` tells whether its private half is the one that signs here."""
+    """A key of a role; `signs` tells whether its private half is the one that signs here.
+
+    `trusted` is False for one that signs here and that nobody said is trusted: nothing that it signs counts.
+    """
 
     role: KeyRole
     key: TrustedKey
     signs: bool
+    trusted: bool = True
 
 
 def list_keys(home: Home, environment: Mapping[str, str] | None = None) -> tuple[ListedKey, ...]:
@@ -38,8 +42,10 @@ def list_keys(home: Home, environment: Mapping[str, str] | None = None) -> tuple
     found = []
     for role in ROLES:
         private = _private(home, role, values)
-        for key in keys_of(role, home, values).values():
-            found.append(ListedKey(role, key, private is not None and private.key_id == key.key_id))
+        keys = keys_of(role, home, values)
+        found += [ListedKey(role, key, private is not None and private.key_id == key.key_id) for key in keys.values()]
+        if private is not None and private.key_id not in keys:
+            found.append(ListedKey(role, private.public, signs=True, trusted=False))
     return tuple(found)
 
 

@@ -22,16 +22,15 @@ from ml_platform.contracts.evidence import GateResult, Producer
 from ml_platform.contracts.pin import PolicyPin
 from ml_platform.contracts.policy import PromotionPolicy, SlotName
 from ml_platform.contracts.release import Release
-from ml_platform.errors import EvidenceError, RefusedError
+from ml_platform.errors import RefusedError
 from ml_platform.lineage.keys import SigningKey, TrustedKeys
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.replay_rules import FALLEN, UNSERVED
-from ml_platform.lineage.statements import sign_pin, verify_pin
 from ml_platform.release.door import Door
 from ml_platform.release.moves import Held, Move
 from ml_platform.release.pins import counting_pin
 from ml_platform.release.quarantine import quarantine_of
-from ml_platform.release.recording import record_results
+from ml_platform.release.recording import record_pin, record_results
 from ml_platform.release.verification import Eligibility
 
 __all__ = ["Controller", "Held", "Move"]
@@ -77,29 +76,8 @@ class Controller:
         `only_first` does nothing for a product that ever had a pin, whoever signed it. Raises EvidenceError for a key
         that is no trusted operator's, RefusedError without a reason.
         """
-        if not reason.strip():
-            raise RefusedError(f"a policy of {product} is pinned with a reason only. Say why, for those who ask later.")
-        with self.ledger.write(product, now, actor) as transaction:
-            replay = transaction.replay
-            counts = counting_pin(transaction.pins(), self.operators)
-            if (only_first and replay.pins) or (counts and counts.policy_sha256 == policy.sha256):
-                return None
-            if policy.sha256 not in replay.policies:
-                transaction.append(PolicyRecorded(policy=policy))
-            pin = PolicyPin(
-                product=product,
-                policy_sha256=policy.sha256,
-                version=policy.version,
-                reason=reason,
-                pinned_at=now,
-                operator=actor,
-                after_sha256=replay.head_sha256,
-            )
-            envelope = sign_pin(pin, key)
-            if verify_pin(envelope, self.operators) != pin:
-                raise EvidenceError(f"the pin of policy {policy.sha256[:12]} does not survive signing.")
-            transaction.append_pin(pin, envelope)
-            return pin
+        with self._door(product, now, actor, None) as door:
+            return record_pin(door, policy, key, reason, actor, only_first=only_first)
 
     def register_release(self, release: Release, policy: PromotionPolicy, now: datetime, actor: str) -> bool:
         """Records a release and the policy it names; False when it was registered before.

@@ -13,6 +13,7 @@ from ml_platform.errors import InvalidInputError
 from ml_platform.lineage.keys import TrustedKeys
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.replay import Replay
+from ml_platform.release.quarantine import Quarantine, quarantine_of
 from ml_platform.release.verification import Eligibility, assess_evidence
 
 MIN_PREFIX = 4
@@ -23,7 +24,7 @@ class ReleaseRecord:
     """One release and what the ledger says of it.
 
     `verdicts` has every gate of its policy in the policy's order, None where nothing was recorded; `held_by` are
-    the gates that held it when it was last judged, with their reasons.
+    the gates that held it when it was last judged, with their reasons; `quarantine` follows from its falls.
     """
 
     release: Release
@@ -33,6 +34,7 @@ class ReleaseRecord:
     held_by: Mapping[str, str]
     recorded_at: datetime
     actor: str
+    quarantine: Quarantine
     mlflow_version: str | None = None
 
     @property
@@ -104,5 +106,6 @@ def _record(replay: Replay, release_id: str, mlflow_version: str | None) -> Rele
         held_by=getattr(judged, "gates", {}),
         recorded_at=registered.recorded_at,
         actor=registered.actor,
+        quarantine=quarantine_of(replay.falls.get(release_id, ()), policy.quarantine),
         mlflow_version=mlflow_version,
     )

@@ -1,14 +1,18 @@
-"""Recording verdicts: each one signed, and only what is news."""
+"""Recording verdicts and pins: each one signed, and only what is news."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+from ml_platform.contracts.events import PolicyRecorded
 from ml_platform.contracts.evidence import Evidence, GateResult, Producer
+from ml_platform.contracts.pin import PolicyPin
+from ml_platform.contracts.policy import PromotionPolicy
 from ml_platform.contracts.release import Release
 from ml_platform.errors import EvidenceError, RefusedError
 from ml_platform.lineage.keys import SigningKey
-from ml_platform.lineage.statements import sign_evidence, verify_evidence
+from ml_platform.lineage.statements import sign_evidence, sign_pin, verify_evidence, verify_pin
 from ml_platform.release.door import Door
+from ml_platform.release.pins import counting_pin
 
 
 def record_results(
@@ -51,6 +55,37 @@ def record_results(
             raise EvidenceError(f"the evidence of gate '{result.gate}' does not survive signing.")
         if not door.transaction.has_envelope(release.release_id, envelope):
             door.transaction.append_evidence(evidence, envelope)
+
+
+def record_pin(
+    door: Door, policy: PromotionPolicy, key: SigningKey, reason: str, operator: str, *, only_first: bool
+) -> PolicyPin | None:
+    """Signs and appends the pin of a policy, and the policy before it where it is new; None where there is nothing to do.
+
+    Raises RefusedError without a reason, EvidenceError for a key that is no trusted operator's.
+    """
+    transaction, replay, product = door.transaction, door.transaction.replay, door.transaction.replay.product
+    if not reason.strip():
+        raise RefusedError(f"a policy of {product} is pinned with a reason only. Say why, for those who ask later.")
+    counts = counting_pin(transaction.pins(), door.operators)
+    if (only_first and replay.pins) or (counts and counts.policy_sha256 == policy.sha256):
+        return None
+    if policy.sha256 not in replay.policies:
+        transaction.append(PolicyRecorded(policy=policy))
+    pin = PolicyPin(
+        product=product,
+        policy_sha256=policy.sha256,
+        version=policy.version,
+        reason=reason,
+        pinned_at=door.now,
+        operator=operator,
+        after_sha256=replay.head_sha256,
+    )
+    envelope = sign_pin(pin, key)
+    if verify_pin(envelope, door.operators) != pin:
+        raise EvidenceError(f"the pin of policy {policy.sha256[:12]} does not survive signing.")
+    transaction.append_pin(pin, envelope)
+    return pin
 
 
 def _says_the_same(known: Evidence | None, evidence: Evidence, now: datetime) -> bool:

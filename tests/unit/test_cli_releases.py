@@ -53,6 +53,13 @@ def told(capsys: pytest.CaptureFixture[str]) -> Any:
     return tell
 
 
+def test_an_aborted_release_says_until_when_it_is_quarantined(home: Home, told: Any) -> None:
+    controller = Controller(Ledger(home.ledger_url), {}, PRODUCER)
+    controller.abort_canary(PRODUCT, CANARY.release_id, "errors", datetime.now(UTC), "a test")
+    said = told("show", CANARY.release_id[:12])["outcome"]
+    assert said.startswith("aborted. It was aborted or rolled back once and is quarantined until ")
+
+
 def test_status_shows_what_serves(home: Home, told: Any) -> None:
     (found,) = told("status")["products"]
     assert found["product"] == PRODUCT

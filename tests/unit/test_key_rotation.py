@@ -150,6 +150,8 @@ def test_what_the_environment_says_is_not_changed_here(home: Home) -> None:
     for environment in (given, listed):
         with pytest.raises(RefusedError, match=next(iter(environment))):
             rotate_key(home, SIGNING, environment)
+    (stranger,) = list_keys(home, given)
+    assert (stranger.key.key_id, stranger.signs, stranger.trusted) == (key.key_id, True, False)
     with pytest.raises(RefusedError, match=f"put ! before {key.public.public_key}"):
         revoke_key(home, key.key_id, "r", listed)
     assert trusted_keys(home, {TRUSTED_VARIABLE: f"!{key.public.public_key}"})[key.key_id].revoked
