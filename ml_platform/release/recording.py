@@ -60,7 +60,7 @@ def record_results(
 def record_pin(
     door: Door, policy: PromotionPolicy, key: SigningKey, reason: str, operator: str, *, only_first: bool
 ) -> PolicyPin | None:
-    """Signs and appends the pin of a policy, and the policy before it where it is new; None where there is nothing to do.
+    """Signs and appends the pin of a policy, the policy itself before it where it is new; None for nothing to do.
 
     Raises RefusedError without a reason, EvidenceError for a key that is no trusted operator's.
     """
