@@ -34,6 +34,16 @@ class Home:
         return os.environ.get("ML_PLATFORM_LEDGER_URL") or f"sqlite:///{self.root / 'ledger.sqlite'}"
 
     @property
+    def provenance_log(self) -> Path:
+        """Records of answers that are durable here and not yet in the store; one folder for all gateway workers."""
+        return self.root / "provenance_log"
+
+    @property
+    def provenance_url(self) -> str:
+        """The SQLAlchemy URL of the provenance store; `ML_PLATFORM_PROVENANCE_URL` may name PostgreSQL instead."""
+        return os.environ.get("ML_PLATFORM_PROVENANCE_URL") or f"sqlite:///{self.root / 'provenance.sqlite'}"
+
+    @property
     def keys(self) -> Path:
         """Signing keys (0600) and the public keys that are trusted."""
         return self.root / "keys"

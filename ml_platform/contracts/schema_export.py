@@ -11,6 +11,7 @@ from ml_platform.contracts.example import Example
 from ml_platform.contracts.pin import PolicyPin
 from ml_platform.contracts.policy import ActionPolicy, MonitorPolicy, PromotionPolicy
 from ml_platform.contracts.product import FeatureSpec, GuardrailSpec, ProductSpec, PromptSpec
+from ml_platform.contracts.provenance import Feedback, Outcome, ProvenanceRecord
 from ml_platform.contracts.release import Candidate, Release
 from ml_platform.contracts.report import EvaluationReport
 from ml_platform.contracts.snapshot import SnapshotManifest
@@ -35,6 +36,9 @@ EXPORTED: dict[str, type[Contract]] = {
     "evidence": Evidence,
     "policy_pin": PolicyPin,
     "deployment_state": DeploymentState,
+    "provenance_record": ProvenanceRecord,
+    "feedback": Feedback,
+    "outcome": Outcome,
     "event": Event,
     **{f"event_{kind.value}": payload for kind, payload in PAYLOADS.items()},
 }
