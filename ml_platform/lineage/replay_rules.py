@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from ml_platform.contracts.deployment import ReleaseState
 from ml_platform.contracts.events import (
     PAYLOADS,
@@ -40,8 +42,15 @@ class IllegalEventError(Exception):
 
 
 def apply_event(replay: "Replay", event: Event) -> None:
-    """Changes the replay as the event says. Raises IllegalEventError, or ValueError for a payload that is none."""
-    payload = PAYLOADS[event.kind].model_validate(event.payload)
+    """Changes the replay as the event says. Raises IllegalEventError for one that may not stand there."""
+    try:
+        payload = PAYLOADS[event.kind].model_validate(event.payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise IllegalEventError(
+            f"its payload does not fit: '{where}': {first['msg']}. Another version of ml_platform wrote it, or a hand"
+        ) from None
     if payload.model_dump(mode="json") != event.payload:
         raise IllegalEventError("its payload is not in canonical form")
     _RULES[event.kind](replay, payload, event)

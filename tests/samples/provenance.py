@@ -19,6 +19,7 @@ from ml_platform.contracts.release import VersionedPart
 
 PRODUCT = "flight_assistant"
 NOW = datetime(2013, 4, 1, 12, tzinfo=UTC)
+LATER = NOW + timedelta(days=1)
 RELEASES = ("a" * 64, "b" * 64)
 PROMPT = VersionedPart(version="1.0.0", content_sha256="c" * 64)
 GUARDRAILS = VersionedPart(version="1.2.0", content_sha256="d" * 64)

@@ -109,6 +109,10 @@ def test_keys_are_listed_rotated_and_revoked(home: Home, told: Any, capsys: pyte
     }
     assert told("keys", "revoke", old[:8], "--reason", "old") == {"revoked": old, "successor": None}
     assert told("keys", "revoke", new, "--reason", "stolen")["successor"] == signing_key(home).key_id
+    assert run(["keys", "rotate"]) == 0
+    assert "What the old one signed still counts." in capsys.readouterr().out
+    assert run(["keys", "revoke", signing_key(home).key_id, "--reason", "lost"]) == 0
+    assert f"Its successor here is {signing_key(home).key_id[:12]}." in capsys.readouterr().out
     assert run(["keys", "list"]) == 0
     shown = capsys.readouterr().out
     assert "revoked: stolen" in shown

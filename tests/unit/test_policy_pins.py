@@ -10,6 +10,7 @@ from ml_platform.contracts.events import EventKind, PolicyPinned
 from ml_platform.contracts.release import Release
 from ml_platform.errors import EvidenceError, LedgerCorruptError, RefusedError
 from ml_platform.lineage.keys import SigningKey
+from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.statements import read_pin, sign_evidence, sign_pin, verify_evidence, verify_pin
 from ml_platform.release.controller import Controller, Held, Move
 from tests.samples.releases import (
@@ -177,3 +178,11 @@ def test_evidence_is_no_pin_and_a_pin_no_evidence(controller: Controller) -> Non
         verify_pin(sign_evidence(make_evidence(make_release(), POLICY, "late_recall"), OPERATOR), trusting(OPERATOR))
     with pytest.raises(EvidenceError, match="its predicate, Evidence"):
         verify_evidence(sign_pin(said, OPERATOR), trusting(OPERATOR))
+
+
+def test_an_event_of_another_version_says_what_does_not_fit(controller: Controller) -> None:
+    pin(controller)
+    event = controller.ledger.events()[0]
+    payload = {"policy": {key: value for key, value in event.payload["policy"].items() if key != "quarantine"}}
+    with pytest.raises(LedgerCorruptError, match=r"event 1 of assistant.*'policy\.quarantine': Field required"):
+        Replay(PRODUCT).add(event.model_copy(update={"payload": payload}))

@@ -249,6 +249,25 @@ def test_a_promotion_that_was_written_past_the_controller_is_not_rolled_back_to(
     assert "There is no evidence." in found
 
 
+def test_a_quarantined_release_is_not_rolled_back_to_whatever_was_written_past_the_controller(
+    controller: Controller,
+) -> None:
+    from ml_platform.contracts.events import CanaryOpened, ReleaseEligible, ReleasePromoted
+
+    serve(controller, RELEASE, promoted=True)
+    serve(controller, SECOND, promoted=True)
+    controller.roll_back(PRODUCT, "r", LATER, "operator")
+    name = SECOND.release_id
+    with controller.ledger.write(PRODUCT, LATER, "forger") as transaction:
+        transaction.append(ReleaseEligible(release_id=name, policy_sha256=POLICY.sha256, expires_at=EXPIRED))
+        transaction.append(CanaryOpened(release_id=name, step=1, exposure=0.05))
+        transaction.append(ReleasePromoted(release_id=name))
+    serve(controller, THIRD, LATER, promoted=True)
+    assert "is quarantined" in held(controller.roll_back(PRODUCT, "r", LATER, "operator", name)).sentence
+    assert isinstance(controller.roll_back(PRODUCT, "r", LATER, "operator"), Move)
+    assert controller.state(PRODUCT).slots == {SlotName.PRODUCTION: RELEASE.release_id}
+
+
 def test_a_rollback_outdates_the_canary_that_was_compared_with_what_is_gone(controller: Controller) -> None:
     serve(controller, RELEASE, promoted=True)
     serve(controller, SECOND, promoted=True)
