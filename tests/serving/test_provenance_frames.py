@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml_platform.lineage.provenance.frames import MAGIC, Kind, frame_bytes, read_frames
+from ml_platform.lineage.provenance.frames import MAGIC, Kind, frame_around, frame_bytes, read_frames
 
 payloads = st.lists(st.binary(max_size=30) | st.just(MAGIC * 2), min_size=1, max_size=6)
 
@@ -78,3 +78,13 @@ def test_any_bytes_have_a_reading(noise: bytes, offset: int) -> None:
 def test_zeros_behind_the_last_write_are_its_end() -> None:
     data = segment_of([b"one", b"two"], sealed=False)
     assert read_frames(data + bytes(4096)).end == len(data)
+
+
+@given(payloads, st.integers(0, 10**6))
+def test_the_frame_around_any_byte_of_a_payload_is_found(found: list[bytes], offset: int) -> None:
+    data = segment_of(found)
+    for frame in read_frames(data, offset).frames:
+        for place in range(frame.end - offset - len(frame.payload), frame.end - offset):
+            assert frame_around(data, place, offset) == frame
+    assert frame_around(data[:-1] + bytes([data[-1] ^ 1]), len(data) - 1) is None
+    assert frame_around(b"nothing", 3) is None

@@ -85,6 +85,16 @@ def read_frames(data: bytes, offset: int = 0) -> Reading:
     return Reading(tuple(frames), tuple(damage), offset + position)
 
 
+def frame_around(data: bytes, place: int, offset: int = 0) -> Frame | None:
+    """The whole frame that holds the byte at `place`, found without reading those before it; None if there is none."""
+    position = place
+    while (position := data.rfind(MAGIC, 0, position)) >= 0:
+        frame = _frame_at(data, position, offset)
+        if frame is not None:
+            return frame if frame.end - offset > place else None
+    return None
+
+
 def _frame_at(data: bytes, position: int, offset: int) -> Frame | None:
     body = position + HEAD_BYTES
     if body > len(data):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_platform.contracts.provenance import ProvenanceRecord
 from ml_platform.errors import StorageError
-from ml_platform.lineage.provenance.frames import Kind, read_frames
+from ml_platform.lineage.provenance.frames import Kind, frame_around
 from ml_platform.lineage.provenance.segments import read_bytes, segments_in
 from ml_platform.lineage.provenance.store import Answered, ProvenanceStore
 
@@ -34,10 +34,10 @@ def find_in_log(response_id: str, folder: Path, store: ProvenanceStore | None) -
     needle = f'"response_id":"{response_id}"'.encode(errors="replace")
     for path in reversed(segments_in(folder)):
         offset = 0 if store is None else store.shipped_until(path.name)
-        data = read_bytes(path, offset)
-        if needle not in data:
-            continue
-        for frame in read_frames(data, offset).frames:
-            if frame.kind is Kind.RESPONSE and needle in frame.payload:
+        data, place = read_bytes(path, offset), -1
+        while (place := data.find(needle, place + 1)) >= 0:
+            frame = frame_around(data, place, offset)
+            # Feedback names responses, too; and a write that was cut short was never acknowledged.
+            if frame is not None and frame.kind is Kind.RESPONSE:
                 return ProvenanceRecord.from_log(frame.payload)
     return None
