@@ -27,7 +27,7 @@ class Segment:
     @classmethod
     def create(cls, folder: Path) -> "Segment":
         """A new segment under a name that no other machine uses; it has its lock before it has its name."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         path = folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}{SUFFIX}"
         hidden = path.with_suffix(".new")
         descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -117,6 +117,14 @@ def set_aside(path: Path) -> None:
     """Keeps a damaged segment under a name that is no segment's."""
     path.rename(path.with_suffix(".damaged"))
     sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder whose name survives a power cut."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ml_platform.errors import MlPlatformError, StorageError
 from ml_platform.lineage.provenance.frames import Kind, Reading
-from ml_platform.lineage.provenance.segments import read_segment, remove, segments_in, set_aside, taking
+from ml_platform.lineage.provenance.segments import make_folder, read_segment, remove, segments_in, set_aside, taking
 from ml_platform.lineage.provenance.store import ProvenanceStore
 from ml_platform.lineage.provenance.writing import Progress
 
@@ -108,7 +108,7 @@ class Shipper:
     @contextmanager
     def _at_it_alone(self) -> Iterator[bool]:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             with (self._folder / "shipping.lock").open("w") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
