@@ -57,15 +57,23 @@ class Deployment:
 
 @pytest.fixture(scope="session")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Webserver and daemon on the shipped workspace and instance settings, on a free port of loopback."""
+    """Webserver and daemon for a tiny product in a home of its own."""
     folder = write_tiny_product(tmp_path_factory.mktemp("products"))
-    home, logs, port = Home(tmp_path_factory.mktemp("home")), tmp_path_factory.mktemp("logs"), free_port()
+    home, logs = Home(tmp_path_factory.mktemp("home")), tmp_path_factory.mktemp("logs")
+    with deployed(folder, folder.name, home, logs) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def deployed(products: Path, name: str, home: Home, logs: Path) -> Iterator[Deployment]:
+    """Webserver and daemon on the shipped workspace and instance settings, on a free port of loopback."""
+    port = free_port()
     with open_instance(home):
         pass
     environment = {
         **os.environ,
         "ML_PLATFORM_HOME": str(home.root),
-        "ML_PLATFORM_PRODUCTS": str(folder),
+        "ML_PLATFORM_PRODUCTS": str(products),
         "DAGSTER_HOME": str(home.dagster),
     }
     scripts, workspace = Path(sys.executable).parent, ["-w", str(PROJECT / "workspace.yaml")]
@@ -73,11 +81,11 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         "webserver": [str(scripts / "dagster-webserver"), *workspace, "-h", "127.0.0.1", "-p", str(port)],
         "daemon": [str(scripts / "dagster-daemon"), "run", *workspace],
     }
-    running = Deployment(f"http://127.0.0.1:{port}", home, folder.name, logs)
+    running = Deployment(f"http://127.0.0.1:{port}", home, name, logs)
     started = []
     try:
-        for name, command in commands.items():
-            with (logs / f"{name}.log").open("w") as log:
+        for process_name, command in commands.items():
+            with (logs / f"{process_name}.log").open("w") as log:
                 process = subprocess.Popen(
                     command, env=environment, cwd=logs, stdout=log, stderr=log, start_new_session=True
                 )
