@@ -1,5 +1,6 @@
 """What guardrails said of a question or an answer: verdicts that are recorded, and the text that may be stored."""
 
+from collections import Counter
 from enum import StrEnum
 from typing import Annotated, Self
 
@@ -57,6 +58,11 @@ class GuardrailReport(Contract):
         """The verdicts that stop this text."""
         return tuple(one for one in self.verdicts if one.verdict is not Verdict.PASS)
 
-    def and_also(self, verdicts: tuple[GuardrailVerdict, ...]) -> Self:
-        """The report with the verdicts of another implementation, e.g. of a judge."""
-        return self.model_copy(update={"verdicts": (*self.verdicts, *verdicts)})
+    def and_also(self, later: "GuardrailReport") -> "GuardrailReport":
+        """One report of this one and of what somebody said of the text that this one left."""
+        return GuardrailReport(
+            stage=self.stage,
+            verdicts=(*self.verdicts, *later.verdicts),
+            text=later.text,
+            redacted=dict(Counter(self.redacted) + Counter(later.redacted)),
+        )

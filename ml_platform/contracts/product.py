@@ -1,5 +1,6 @@
 """A product as its folder describes it: product.yaml and the files it names."""
 
+import re
 from datetime import date
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -231,14 +232,60 @@ class PromptSpec(Contract):
     description: str = ""
 
 
+class TermList(Contract):
+    """Words that no answer may hold: a file of an installed package, one term a line or a CSV with a column `text`.
+
+    The digest makes the list part of the release. `least_severity` keeps the rows whose column `severity_rating`
+    reaches it.
+    """
+
+    package: str
+    file: str
+    content_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    least_severity: Annotated[float, Field(ge=0.0)] | None = None
+
+
+class JudgeSpec(Contract):
+    """A model that judges besides the rules; where it is served is no part of the release.
+
+    `input` and `output` say what it must refuse, in words; None: it does not look at that stage. An answer that
+    does not come in time, or is not understood, lets nothing through.
+    """
+
+    model: str
+    deadline_ms: Annotated[int, Field(ge=1)]
+    input: str | None = None
+    output: str | None = None
+
+
 class GuardrailSpec(Contract):
-    """What is checked before and after the model; part of the release."""
+    """What is checked before and after the model; part of the release.
+
+    `safe_reply` stands for what is blocked, `fallback_reply` for an answer when no release can give one; in a JSON
+    answer `safe_labels` fill the label fields beside them. `blocked_patterns` are regular expressions over text in
+    lower case without accents, and count as attacks. `out_of_scope` are words and phrases of questions that need no
+    model to be declined.
+    """
 
     version: SemanticVersion
     max_utterance_characters: Annotated[int, Field(ge=1)]
     safe_reply: str
+    fallback_reply: str = "Sorry, I cannot answer right now. Please try again later."
+    safe_labels: dict[Name, str] = {}
     redact: tuple[Literal["email", "phone", "card"], ...] = ()
     blocked_patterns: tuple[str, ...] = ()
+    out_of_scope: tuple[str, ...] = ()
+    toxic_terms: TermList | None = None
+    judge: JudgeSpec | None = None
+
+    @model_validator(mode="after")
+    def _patterns_compile(self) -> Self:
+        for pattern in self.blocked_patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"the pattern {pattern!r} is no regular expression: {error}") from None
+        return self
 
 
 RESERVED_FEATURE_NAMES = frozenset(

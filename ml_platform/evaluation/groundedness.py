@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 
 from ml_platform.contracts.example import FactValue
 
@@ -70,14 +71,12 @@ def is_grounded(reply: str, facts: Mapping[str, FactValue], utterance: str) -> b
 
 def ungrounded(reply: str, facts: Mapping[str, FactValue], utterance: str) -> tuple[str, ...]:
     """What the reply mentions and neither the facts nor the utterance hold, in words for people, sorted."""
-    texts = [*(_spoken(name, value) for name, value in facts.items() if value is not None), utterance]
-    known = [mentions(text) for text in texts]
-    numbers = {number for one in known for number in one.numbers | one.percentages}
+    known = [*(_fact(name, value) for name, value in facts.items() if value is not None), _known(utterance)]
+    numbers = {number for one in known for number in one.numbers}
     numbers |= {-number for number in numbers if number < 0}  # "5 minutes early" for -5
     times = {time for one in known for time in one.times}
-    codes = {code.upper() for text in texts for code in re.findall(r"[A-Za-z0-9]+", text)}
-    pairs = {pair for text in texts for pair in _PAIR.findall(text.upper())}
-    codes |= {carrier + digits for carrier, digits in pairs}
+    pairs = {pair for one in known for pair in one.pairs}
+    codes = {code for one in known for code in one.codes} | {carrier + digits for carrier, digits in pairs}
     parts = {part for pair in pairs if pair[0].isalpha() or len(pair[1]) > 1 for part in pair}  # C91 is a gate
     numbers |= {Decimal(part) for part in parts if part.isdigit()}
     said = mentions(reply)
@@ -104,6 +103,28 @@ def mentions(text: str) -> Mentions:
         if value is not None:
             (percentages if match["percent"] else numbers).add(value)
     return Mentions(frozenset(numbers), frozenset(percentages), frozenset(times), frozenset(codes))
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a fact or a question grounds: its numbers, percentages among them, times, words that may be codes, pairs."""
+
+    numbers: frozenset[Decimal]
+    times: frozenset[int]
+    codes: frozenset[str]
+    pairs: frozenset[tuple[str, str]]
+
+
+def _known(text: str) -> _Known:
+    said = mentions(text)
+    codes = frozenset(code.upper() for code in re.findall(r"[A-Za-z0-9]+", text))
+    return _Known(said.numbers | said.percentages, said.times, codes, frozenset(_PAIR.findall(text.upper())))
+
+
+@lru_cache(maxsize=8192, typed=True)
+def _fact(name: str, value: FactValue) -> _Known:
+    """Kept, because every answer that is served is checked and facts repeat; by type, because 1 is not True."""
+    return _known(_spoken(name, value))
 
 
 def _take_codes(text: str) -> tuple[set[str], str]:
