@@ -1,5 +1,7 @@
 """From the log to the store nothing is lost or doubled, and an answer is traced wherever its record is."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -230,3 +232,26 @@ def test_a_segment_in_the_making_is_nobodys_to_take(folder: Path, store: Provena
     segment.seal()
     assert Shipper(folder, store).ship() == Shipped(segments=1)
     assert Kind.SEAL not in {Kind.RESPONSE, Kind.FEEDBACK, Kind.OUTCOME}
+
+
+def test_a_shipper_of_its_own_process_ships_all_before_it_ends(folder: Path, store: ProvenanceStore) -> None:
+    program = (
+        "import sys\nfrom pathlib import Path\n"
+        "from ml_platform.lineage.provenance.shipping import ship_until_terminated\n"
+        "import signal, threading\n"
+        "real = signal.signal\n"
+        "def told(*given):\n    real(*given)\n    print('listens', flush=True)\n"
+        "signal.signal = told\n"
+        "ship_until_terminated(Path(sys.argv[1]), sys.argv[2])\n"
+    )
+    log = WriteAheadLog(folder)
+    command = [sys.executable, "-c", program, str(folder), store.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["listens\n"] * 2
+        append(log, *(make_record(number) for number in range(30)))
+        log.close()
+        process.terminate()
+        assert process.wait(60) == 0
+    assert len(ids(store)) == 30
+    assert segments_in(folder) == ()

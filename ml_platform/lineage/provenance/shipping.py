@@ -2,6 +2,7 @@
 
 import fcntl
 import logging
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,7 +64,7 @@ class Shipper:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the background work after a last turn. What the store does not take stays in the log."""
+        """Ends what `start` began, after a last turn. What the store does not take stays in the log."""
         self._stopping.set()
         self._thread.join()
         self._turn()
@@ -118,3 +119,19 @@ class Shipper:
                     yield True
         except OSError as error:
             raise StorageError(f"log {self._folder}: {error}. Nothing is lost; it is shipped later.") from error
+
+
+def ship_until_terminated(folder: Path, url: str) -> None:
+    """A process that ships until SIGTERM or SIGINT, and then once more.
+
+    It is made for a process of its own: in a gateway's, the parsing of records would hold up answers.
+    """
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    store = ProvenanceStore(url)
+    shipper = Shipper(folder, store)
+    shipper.start()
+    ended.wait()
+    shipper.stop()
+    store.close()
