@@ -36,7 +36,7 @@ GRAPH: ViewportSize = {"width": 2900, "height": 560}
 WITHOUT_NAVIGATION: FloatRect = {"x": 240, "y": 0, "width": 2660, "height": 560}
 PAGE: ViewportSize = {"width": 1500, "height": 1000}
 TALL_PAGE: ViewportSize = {"width": 1500, "height": 2000}
-TERMINAL_COLUMNS = 132
+TERMINAL_COLUMNS = 160
 COLOURS = {r"\bPASS\b|✓": "bold green", r"\b(FAIL|ERROR|INCONCLUSIVE)\b": "bold red", r"canary|held": "bold cyan"}
 
 
