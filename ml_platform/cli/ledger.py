@@ -36,38 +36,30 @@ def log(
     from ml_platform.cli.dossier import open_ledger
     from ml_platform.contracts.home import Home
 
-    events = open_ledger(Home.from_environment()).events(product)[-last:]
+    told = open_ledger(Home.from_environment()).log(product)[-last:]
     if as_json:
-        print_json([{**event.model_dump(mode="json"), "event_sha256": event.sha256} for event in events])
+        print_json(
+            [{**event.model_dump(mode="json"), "event_sha256": event.sha256, "told": words} for event, words in told]
+        )
         return
     rows = [
         (
             event.sequence,
-            event.epoch,
             f"{event.recorded_at:%Y-%m-%d %H:%M:%S}",
             event.product,
-            event.kind.value,
-            _told(event.payload),
-            event.actor,
+            words,
+            event.epoch,
+            _brief(event.actor),
         )
-        for event in events
+        for event, words in told
     ]
-    print_table("Ledger", ("#", "epoch", "at (UTC)", "product", "event", "what", "actor"), rows)
+    print_table("Ledger", ("#", "at (UTC)", "product", "what happened", "epoch", "by"), rows)
 
 
-def _told(payload: dict[str, object]) -> str:
-    """The parts of a payload that people look for; digests short."""
-    wanted = ("release_id", "gate", "verdict", "gates", "step", "exposure", "by", "to", "reason")
-    told = []
-    for name in wanted:
-        value = payload.get(name)
-        if isinstance(value, dict):
-            told.append(f"{name}: {', '.join(value)}")
-        elif isinstance(value, str) and len(value) == 64:  # a SHA-256
-            told.append(short(value) if name == "release_id" else f"{name} {short(value)}")
-        elif value is not None:
-            told.append(f"{name} {value}" if name not in ("gate", "verdict") else str(value))
-    return " ".join(told)
+def _brief(actor: str) -> str:
+    """Who did it, a run by the first digits of its id, as the Dagster UI shows it."""
+    kind, _, run_id = actor.rpartition("dagster run ")
+    return f"dagster run {run_id[:8]}" if not kind and run_id != actor else actor
 
 
 def add_to(app: typer.Typer) -> None:

@@ -166,7 +166,7 @@ def test_people_read_the_same_in_tables(home: Home, capsys: pytest.CaptureFixtur
         ("releases", PRODUCT): [short, HELD.release_id[:12], "canary", "held"],
         ("show", short): [CANARY.release_id, "late_recall", "PASS", "data.snapshot_sha256"],
         ("diff", short, HELD.release_id): ["data.as_of", "2013-04-07"],
-        ("ledger", "log"): ["canary_opened", short],
+        ("ledger", "log"): [f"release {short} became the canary at 5%"],
         ("ledger", "verify"): ["Every event and every signature verifies"],
     }
     for arguments, words in expected.items():
