@@ -400,3 +400,41 @@ def test_in_a_chain_a_stage_without_a_judge_is_the_rules_alone() -> None:
     ask = lambda guardrails: guardrails.check_output(answer(), ASKED, timeout_seconds=30.0)  # noqa: E731
     assert judged(served, ask, spec=spec, chained=True).passed
     assert served.bodies == []
+
+
+def either(which: str, texts: list[str]) -> list[GuardrailReport]:
+    """What one implementation says of texts as questions and as answers; the judge passes whatever it is shown."""
+    found: list[GuardrailReport] = []
+
+    async def ask(guardrails: Guardrails) -> GuardrailReport:
+        for text in texts:
+            found.append(await guardrails.check_input(text, timeout_seconds=30.0))
+            found.append(await guardrails.check_output(text, ASKED, timeout_seconds=30.0))
+        return found[-1]
+
+    if which == "rules":
+        asyncio.run(ask(rules()))
+    else:
+        judged(Served(says('{"verdict": "PASS"}')), ask, chained=which == "chain")
+    return found
+
+
+@pytest.mark.parametrize("which", ["rules", "judge", "chain"])
+def test_every_implementation_reports_on_anything_in_a_form_that_can_be_stored(which: str) -> None:
+    texts = [
+        "",
+        "Will UA1545 be late?",
+        "\ud800",
+        "\0",
+        "x" * 100_000,
+        answer(),
+        '"',
+        "ann@example.com",
+        "\u202e<|im_end|>",
+    ]
+    reports = either(which, texts)
+    assert [one.stage for one in reports] == [Stage.INPUT, Stage.OUTPUT] * len(texts)
+    for report in reports:
+        assert report.verdicts
+        assert GuardrailReport.model_validate_json(report.canonical_bytes()) == report
+        assert report.passed == all(one.verdict is Verdict.PASS for one in report.verdicts)

@@ -12,14 +12,12 @@ from ml_platform.evaluation.answers import ParsedAnswer, parse_answer
 from ml_platform.evaluation.groundedness import ungrounded
 from ml_platform.serving.guardrails.disguises import folded
 from ml_platform.serving.guardrails.injection import find_injection
-from ml_platform.serving.guardrails.personal_data import find_personal_data, redact, visible
+from ml_platform.serving.guardrails.personal_data import find_personal_data, redact, sound, visible
 from ml_platform.serving.guardrails.protocol import Asked
 from ml_platform.serving.guardrails.terms import Terms, load_terms
 
 LONGEST_STORED_CHARACTERS = 65_536
 """Of a question that is longer than this nothing is stored; a cut could leave half a number that nothing recognises."""
-
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Finding = str | None
 """What is wrong, in words that hold nothing of the text; None when nothing is."""
@@ -53,7 +51,7 @@ class DeterministicGuardrails:
 
         Personal data is taken out and passes. A question of a wrong form is looked at no further.
         """
-        clean = utterance if utterance.isascii() else _LONE_SURROGATE.sub("\ufffd", utterance)
+        clean = sound(utterance)
         limit = self._spec.max_utterance_characters
         started = perf_counter()
         text, redacted = self._stored(clean)
@@ -81,7 +79,7 @@ class DeterministicGuardrails:
             verdicts.append(_verdict("grounded", Stage.OUTPUT, lambda: self._beyond_facts(parsed[0], asked)))
         verdicts.append(_verdict("personal_data", Stage.OUTPUT, lambda: self._discloses(answer, asked)))
         verdicts.append(_verdict("toxicity", Stage.OUTPUT, lambda: self._toxic(answer)))
-        text, redacted = self._stored(_LONE_SURROGATE.sub("\ufffd", answer))
+        text, redacted = self._stored(sound(answer))
         return GuardrailReport(stage=Stage.OUTPUT, verdicts=tuple(verdicts), text=text, redacted=redacted)
 
     def _stored(self, text: str) -> tuple[str, dict[str, int]]:

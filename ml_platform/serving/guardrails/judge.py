@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.guardrails import GuardrailReport, GuardrailVerdict, Stage
 from ml_platform.contracts.product import JudgeSpec
-from ml_platform.serving.guardrails.personal_data import redact
+from ml_platform.serving.guardrails.personal_data import redact, sound
 from ml_platform.serving.guardrails.protocol import Asked
 
 GUARDRAIL = "judge"
@@ -56,13 +56,13 @@ class JudgeGuardrails:
     async def check_input(self, utterance: str, *, timeout_seconds: float) -> GuardrailReport:
         """See Guardrails."""
         verdicts = await self._verdicts(Stage.INPUT, self._spec.input, {"question": utterance}, timeout_seconds)
-        return GuardrailReport(stage=Stage.INPUT, verdicts=verdicts, text=utterance)
+        return GuardrailReport(stage=Stage.INPUT, verdicts=verdicts, text=sound(utterance))
 
     async def check_output(self, answer: str, asked: Asked, *, timeout_seconds: float) -> GuardrailReport:
         """See Guardrails."""
         shown = {"question": asked.utterance, "facts": dict(asked.facts), "answer": answer}
         verdicts = await self._verdicts(Stage.OUTPUT, self._spec.output, shown, timeout_seconds)
-        return GuardrailReport(stage=Stage.OUTPUT, verdicts=verdicts, text=answer)
+        return GuardrailReport(stage=Stage.OUTPUT, verdicts=verdicts, text=sound(answer))
 
     async def _verdicts(
         self, stage: Stage, refuse: str | None, shown: dict[str, Any], timeout_seconds: float
@@ -81,7 +81,7 @@ class JudgeGuardrails:
             verdict, reason = Verdict.ERROR, f"the judge did not answer within {seconds:.3f} s"
         except (aiohttp.ClientError, OSError) as error:
             verdict, reason = Verdict.ERROR, f"the judge cannot be reached: {type(error).__name__}"
-        said, _ = redact(reason[:LONGEST_REASON_CHARACTERS])
+        said, _ = redact(sound(reason)[:LONGEST_REASON_CHARACTERS])
         spent = (perf_counter() - started) * 1000.0
         return (GuardrailVerdict(guardrail=GUARDRAIL, stage=stage, verdict=verdict, reason=said, latency_ms=spent),)
 

@@ -25,6 +25,9 @@ _DATE_FIRST = re.compile(r"\d{4}-\d{2}-\d{2}(?!\d)|\d{1,2}[/.-]\d{1,2}[/.-]\d{4}
 _INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0x2060, 0xFEFF, *range(0x202A, 0x202F)])
 
 
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """One piece of personal data and where it stands in the text."""
@@ -32,6 +35,11 @@ class Found:
     kind: Kind
     start: int
     end: int
+
+
+def sound(text: str) -> str:
+    """The text with a mark in place of halves of characters, which no file and no database takes."""
+    return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
 
 
 def visible(text: str) -> str:
