@@ -25,18 +25,19 @@ from tests.samples.provenance import make_record
 
 folder, first = Path(sys.argv[1]), int(sys.argv[2])
 # Small segments: a kill may come while one is sealed and the next is made.
-log = WriteAheadLog(folder, segment_bytes=60_000)
+log = WriteAheadLog(folder, segment_bytes=200_000)
 
 async def answer(user):
     for turn in range(1_000_000):
-        number = first + turn * 8 + user
+        number = first + turn * 2 + user
         await log.append(make_record(number).log_bytes())
         # The answer leaves here, and only here: one write, so that no line is halved.
         sys.stdout.write(f"{number}\\n")
         sys.stdout.flush()
 
 async def serve():
-    await asyncio.gather(*(answer(user) for user in range(8)))
+    # Two users only: the shipper is to keep up, so that it meets segments which are being written.
+    await asyncio.gather(*(answer(user) for user in range(2)))
 
 print("ready", flush=True)
 asyncio.run(serve())
@@ -48,8 +49,9 @@ from pathlib import Path
 from ml_platform.lineage.provenance import shipping
 from ml_platform.lineage.provenance.store import ProvenanceStore
 
-shipping.FRAMES_AT_ONCE = 20
+shipping.FRAMES_AT_ONCE = 100
 shipper = shipping.Shipper(Path(sys.argv[1]), ProvenanceStore(sys.argv[2]))
+shipper.ship()
 print("ready", flush=True)
 while True:
     shipper.ship()
@@ -100,11 +102,11 @@ def survive(tmp_path: Path, rounds: int, seconds: float) -> int:
     for name in names:
         start(name)
     for _ in range(rounds):
-        time.sleep(chance.uniform(0.0, seconds))  # the moment of the kill is what is drawn
-        name = chance.choice(names)
-        running[name].kill()
-        answered += running[name].told
-        start(name)
+        for name in chance.sample(names, len(names)):
+            time.sleep(chance.uniform(0.0, seconds))  # the moment of the kill is what is drawn
+            running[name].kill()
+            answered += running[name].told
+            start(name)
     for process in running.values():
         process.kill()
         answered += process.told
@@ -121,9 +123,9 @@ def survive(tmp_path: Path, rounds: int, seconds: float) -> int:
 
 
 def test_whoever_is_killed_every_answer_that_left_has_exactly_one_record(tmp_path: Path) -> None:
-    assert survive(tmp_path, rounds=3, seconds=0.3) > 50
+    assert survive(tmp_path, rounds=1, seconds=0.5) > 50
 
 
 @pytest.mark.long
 def test_a_hundred_kills_lose_and_double_nothing(tmp_path: Path) -> None:
-    assert survive(tmp_path, rounds=100, seconds=0.3) > 1000
+    assert survive(tmp_path, rounds=34, seconds=0.3) > 1000
