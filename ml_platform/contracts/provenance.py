@@ -8,8 +8,8 @@ from pydantic_core import PydanticSerializationError
 
 from ml_platform.contracts.base import Contract, Finite, Name, Sha256, Share
 from ml_platform.contracts.canonical import canonical_bytes, digest
-from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.explain import explain
+from ml_platform.contracts.guardrails import GuardrailVerdict
 from ml_platform.contracts.release import VersionedPart
 from ml_platform.errors import ContractError, IntegrityError
 
@@ -83,15 +83,6 @@ class FeaturesRead(Contract):
             odd = sorted(self.values.keys() ^ self.event_at.keys())
             raise ValueError(f"values and event_at name the same features, but these stand in one only: {odd}")
         return self
-
-
-class GuardrailVerdict(Contract):
-    """What one guardrail said of the utterance or of the answer."""
-
-    guardrail: Name
-    stage: Literal["input", "output"]
-    verdict: Verdict
-    reason: str = ""
 
 
 class RecordedError(Contract):

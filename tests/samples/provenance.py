@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ml_platform.contracts.evidence import Verdict
+from ml_platform.contracts.guardrails import GuardrailVerdict, Stage
 from ml_platform.contracts.provenance import (
     Cohort,
     FeaturesRead,
     Feedback,
     FeedbackKind,
-    GuardrailVerdict,
     Outcome,
     ProvenanceRecord,
     Timings,
@@ -70,9 +70,9 @@ def make_record(number: int, **changes: Any) -> ProvenanceRecord:
         "prompt": PROMPT,
         "guardrails": GUARDRAILS,
         "verdicts": (
-            GuardrailVerdict(guardrail="injection", stage="input", verdict=Verdict.PASS),
-            GuardrailVerdict(guardrail="answer_schema", stage="output", verdict=Verdict.PASS),
-            GuardrailVerdict(guardrail="groundedness", stage="output", verdict=Verdict.PASS),
+            GuardrailVerdict(guardrail="injection", stage=Stage.INPUT, verdict=Verdict.PASS),
+            GuardrailVerdict(guardrail="answer_schema", stage=Stage.OUTPUT, verdict=Verdict.PASS),
+            GuardrailVerdict(guardrail="groundedness", stage=Stage.OUTPUT, verdict=Verdict.PASS),
         ),
         "adapter": f"{PRODUCT}@{'f' * 12}",
         "answer": '{"risk": "high", "reply": "Flights on this route left 21 minutes late on average; expect a delay."}',
