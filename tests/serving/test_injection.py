@@ -5,6 +5,7 @@ held-out phrasings were not looked at. The bounds stand a little below what was 
 lets attacks through, or blocks people, fails here.
 """
 
+import base64
 import hashlib
 import importlib.metadata
 import json
@@ -127,6 +128,12 @@ def spelled(text: str, separator: str) -> str:
 )
 def test_a_disguise_does_not_help(disguised: str) -> None:
     assert find_injection(disguised) is not None
+
+
+def test_decoys_before_it_do_not_hide_an_encoded_attack() -> None:
+    decoys = " ".join(base64.b64encode(f"flight number {n}".encode()).decode() for n in range(20))
+    assert find_injection(decoys) is None
+    assert find_injection(f"{decoys} {base64.b64encode(ATTACK.encode()).decode()}") is not None
 
 
 def test_what_is_said_of_an_attack_holds_nothing_of_its_text() -> None:

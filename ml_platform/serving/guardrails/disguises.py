@@ -1,7 +1,8 @@
 """Disguises of a text: the readings under which an attack may hide, each found by a cheap sign before any work.
 
 Look-alike letters, invisible characters, letters set apart, leetspeak, reversed text, rot13, base64, base32,
-hexadecimal, binary, and escapes. Each reading is a text to be judged like any other; none is ever run or stored.
+hexadecimal, binary, and escapes. One layer is taken off, of every piece. Each reading is a text to be judged like
+any other; none is ever run or stored.
 """
 
 import base64
@@ -14,9 +15,6 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import unquote
 
 from ml_platform.serving.guardrails.personal_data import visible
-
-MAX_READINGS = 12
-"""More encoded pieces than this in one text are not looked at; a text that full of them is no question."""
 
 _LOOK_ALIKE = str.maketrans("аеорсухіјѕԁһӏԛѡοαενρτυικ", "aeopcyxijsdhlqwoaevptuik")
 _LEET = str.maketrans("0134578@$!", "oieastbasi")
@@ -46,10 +44,7 @@ def readings(text: str, low: str, tokens: Sequence[str]) -> Iterator[str]:
 
     Reversed text and rot13 are the caller's to see: their signs are words.
     """
-    for number, reading in enumerate(_decoded(text, low, tokens)):
-        if number == MAX_READINGS:
-            return
-        yield folded(reading)
+    return map(folded, _decoded(text, low, tokens))
 
 
 def _decoded(text: str, low: str, tokens: Sequence[str]) -> Iterator[str]:
