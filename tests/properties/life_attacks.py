@@ -54,7 +54,9 @@ ENVELOPES = (EventKind.EVIDENCE_RECORDED, EventKind.POLICY_PINNED)
 TAMPERING = {
     "another actor": Tampering(("UPDATE events SET actor = 'nobody' WHERE sequence = :n",)),
     "another time": Tampering(("UPDATE events SET recorded_at = '2013-01-01T00:00:00Z' WHERE sequence = :n",)),
-    "another kind": Tampering(("UPDATE events SET kind = 'canary_opened' WHERE sequence = :n",)),
+    "another kind": Tampering(
+        ("UPDATE events SET kind = iif(kind = 'canary_opened', 'canary_paused', 'canary_opened') WHERE sequence = :n",)
+    ),
     "another payload": Tampering(("UPDATE events SET payload = payload || ' ' WHERE sequence = :n",)),
     "another epoch": Tampering(("UPDATE events SET epoch = epoch + 1 WHERE sequence = :n",)),
     "a digest of its own": Tampering(("UPDATE events SET event_sha256 = previous_sha256 || 'x' WHERE sequence = :n",)),

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.properties.life_machine import Life
@@ -27,6 +27,7 @@ def live(lives: int, *, derandomize: bool) -> Counter[str]:
             deadline=None,
             derandomize=derandomize,
             database=None,
+            phases=(Phase.generate, Phase.shrink),
             suppress_health_check=list(HealthCheck),
         ),
     )
