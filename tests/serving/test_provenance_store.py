@@ -1,5 +1,6 @@
 """The store holds each record once, whatever how often it comes, and never puts one in the place of another."""
 
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,9 @@ from ml_platform.errors import ContractError, IntegrityError, RefusedError, Stor
 from ml_platform.lineage.provenance import store as store_module
 from ml_platform.lineage.provenance.frames import Frame, Kind
 from ml_platform.lineage.provenance.recorder import KINDS
+from ml_platform.lineage.provenance.shipping import Shipper
 from ml_platform.lineage.provenance.store import ProvenanceStore
+from ml_platform.lineage.provenance.wal import WriteAheadLog
 from ml_platform.lineage.provenance.writing import Progress
 from tests.samples.postgres import make_database, running_postgres
 from tests.samples.provenance import (
@@ -265,3 +268,34 @@ def test_feedback_is_read_as_feedback(store: ProvenanceStore) -> None:
     put(store, make_record(1), make_feedback(1))
     (found,) = store.join([make_record(1)])[0].feedback
     assert isinstance(found, Feedback)
+
+
+def test_gateways_of_two_machines_share_a_store(url: str, tmp_path: Path) -> None:
+    """Each ships its own log at the same moment; some records came to both, in another order."""
+    both = [make_record(number) for number in range(10)]
+    failures: list[BaseException] = []
+
+    def ship(machine: int) -> None:
+        log, store = WriteAheadLog(tmp_path / f"log-{machine}"), ProvenanceStore(url)
+        own = [make_record(machine * 1000 + number) for number in range(700)]
+        for record in [*own, *both] if machine == 1 else [*own, *reversed(both)]:
+            future = log.submit(record.log_bytes())
+        future.result(60)
+        log.close()
+        try:
+            Shipper(log.folder, store).ship()
+        except BaseException as error:  # noqa: BLE001 - told to the test, which fails
+            failures.append(error)
+        store.close()
+
+    machines = [threading.Thread(target=ship, args=(machine,)) for machine in (1, 2)]
+    for thread in machines:
+        thread.start()
+    for thread in machines:
+        thread.join()
+    assert failures == []
+    store = ProvenanceStore(url)
+    found = [record.response_id for record in store.scan(PRODUCT, NOW, LATER)]
+    assert len(found) == len(set(found)) == 1410
+    assert store.conflicts() == ()
+    store.close()

@@ -82,9 +82,11 @@ def _insert(connection: Connection, kind: Kind, table: Table, rows: Sequence[dic
     """Inserts what has no row yet; returns those whose row says something else."""
     if not rows:
         return []
-    connection.execute(_insert_into(connection, table), list(rows))
     key = ("response_id",) if kind is Kind.RESPONSE else ("product", "idempotency_key")
+    # In one order everywhere: two machines that ship the same records wait for each other, and never both at once.
+    rows = sorted(rows, key=lambda row: tuple(row[column] for column in key))
     names = [tuple(row[column] for column in key) for row in rows]
+    connection.execute(_insert_into(connection, table), rows)
     columns = [table.c[column] for column in key]
     # One column is compared by IN alone: both databases look that up in the index for sure.
     named = columns[0].in_([name[0] for name in names]) if len(key) == 1 else tuple_(*columns).in_(names)
