@@ -1,6 +1,6 @@
 """The end of the chain: signed verdicts, the registered release, and the canary."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +125,7 @@ def canary_asset(chain: Chain) -> AssetsDefinition:
         than what serves never moves anything, so that past days can be filled in without harm.
         """
         from ml_platform.release.mirroring import mirror_slots
+        from ml_platform.release.moves import Held
 
         now, release_id = datetime.now(UTC), registered_release.value_sha256
         with readable_failures():
@@ -136,10 +137,12 @@ def canary_asset(chain: Chain) -> AssetsDefinition:
         slots = {str(slot): sha256 for slot, sha256 in state.slots.items()}
         rows = [(f"`{slot}`", f"`{sha256[:12]}`") for slot, sha256 in slots.items()]
         facts = {"release_id": release_id, "outcome": moved.sentence, "epoch": state.epoch, "slots": slots}
+        held_by = _held_by(moved.reasons) if isinstance(moved, Held) else {}
         return MaterializeResult(
             value=Value(kind="canary_move", value_sha256=digest(facts), facts=facts),
             metadata={
                 "outcome": MetadataValue.text(moved.sentence),
+                **held_by,
                 "release_id": MetadataValue.text(release_id),
                 "slots": MetadataValue.md(markdown_table(("slot", "release"), rows)),
                 "epoch": MetadataValue.int(state.epoch),
@@ -180,6 +183,12 @@ def _mlflow(home: Home) -> "MlflowRegistry":
     return MlflowRegistry(home.mlflow_url, home.mlflow_artifacts)
 
 
+def _held_by(reasons: Mapping[str, str]) -> dict[str, MetadataValue[Any]]:
+    """Which gates hold a release and why, as metadata; nothing where none does."""
+    lines = [f"- **`{gate}`** {reason}" for gate, reason in reasons.items()]
+    return {"held_by": MetadataValue.md("\n".join(lines))} if lines else {}
+
+
 def _verdict_materialized(
     chain: Chain, release: Release, results: tuple[GateResult, ...], found: "Eligibility", unpinned: str
 ) -> MaterializeResult[Value]:
@@ -195,9 +204,7 @@ def _verdict_materialized(
         "release_id": MetadataValue.text(release.release_id),
         "promotion_policy": MetadataValue.text(unpinned or f"{chain.product.promotion_policy.version}, pinned"),
     }
-    if found.reasons:
-        lines = [f"- **`{gate}`** {reason}" for gate, reason in found.reasons.items()]
-        shown["held_by"] = MetadataValue.md("\n".join(lines))
+    shown |= _held_by(found.reasons)
     if found.expires_at is not None:
         shown["evidence_expires_at"] = MetadataValue.text(found.expires_at.isoformat(timespec="minutes"))
     return MaterializeResult(

@@ -238,6 +238,8 @@ def test_a_loosened_policy_moves_nothing_until_an_operator_pins_it(
     ran = run_chain(folder, home.root, instance, "gate_verdict", "registered_release", "canary_alias")
     release_id = ran.values["registered_release"].value_sha256
     assert ran.values["canary_alias"].facts["outcome"] == "held: policy_pinned"
+    (moved,) = ran.result.asset_materializations_for_node(f"{good.product}__canary_alias")
+    assert "mlp policy pin" in str(moved.metadata["held_by"].value)
     assert ran.ledger.state(good.product).slots == before != {SlotName.CANARY: release_id}
     assert mlp(["policy", "pin", good.product, "--reason", "we are sure"]) == 0
     ran = run_chain(folder, home.root, instance, "canary_alias")
