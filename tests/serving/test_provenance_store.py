@@ -131,6 +131,7 @@ def test_a_scan_gives_a_window_of_a_release_and_a_cohort_by_time(
         record.response_id for record in [*records, *same_moment]
     )
     assert [record.answered_at for record in everything] == sorted(record.answered_at for record in everything)
+    assert [found.record for found in store.scan_answered(PRODUCT, NOW, LATER)] == everything
     window = list(store.scan(PRODUCT, NOW + timedelta(seconds=10), NOW + timedelta(seconds=20)))
     assert window == records[10:20], "from the first moment, until before the last"
     canary = list(store.scan(PRODUCT, NOW, NOW + timedelta(seconds=30), cohort=Cohort.CANARY))
