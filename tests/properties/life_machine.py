@@ -33,6 +33,7 @@ from tests.samples.releases import NOW, PRODUCT, make_evidence
 
 STRANGER = key(21)
 PLACES = st.integers(0, 1000)
+DEATHS = st.sampled_from([*["died"] * 9, "killed"])
 
 
 class Life(WorkingLife):
@@ -121,34 +122,30 @@ class Life(WorkingLife):
             self.done["died"] += 1
         self.note(move, expected)
 
-    @rule(which=NUMBERS, verdicts=VERDICTS, number=EITHER, rows=st.integers(1, 9))
+    @rule(which=NUMBERS, verdicts=VERDICTS, number=EITHER, rows=st.integers(1, 9), how=DEATHS)
     def a_judgement_dies_between_two_appends(
-        self, which: int, verdicts: dict[str, Verdict], number: int, rows: int
+        self, which: int, verdicts: dict[str, Verdict], number: int, rows: int, how: str
     ) -> None:
+        """What was appended is gone as a whole, or there as a whole; one time in ten the process really is killed."""
         self.register(which, number)
-        controller, before = self.controllers[number], self.observer.state(PRODUCT)
+        before = self.state = self.observer.state(PRODUCT)
+        if how == "killed" and not self._survives(which, verdicts, rows):
+            assert Ledger(self.url).state(PRODUCT) == before
+            return
         try:
-            with dying_after(controller.ledger, rows, raise_death):
+            with dying_after(self.controllers[number].ledger, rows, raise_death):
                 self.judge(which, verdicts, number)
         except DiedError:
             assert self.observer.state(PRODUCT) == before
             self.done["died"] += 1
 
-    @rule(which=NUMBERS, rows=st.integers(1, 9), often=st.integers(0, 4))
-    def a_process_is_killed_inside_a_transaction(self, which: int, rows: int, often: int) -> None:
-        """A real SIGKILL: what was appended is gone as a whole, or there as a whole."""
-        if often:
-            return
-        self.register(which, 0)
-        controller, before = self.controller(), self.observer.state(PRODUCT)
-        verdicts = {"no_leakage": Verdict.FAIL}
+    def _survives(self, which: int, verdicts: dict[str, Verdict], rows: int) -> bool:
+        """Whether a forked process gets through before its SIGKILL after so many rows."""
+        controller = self.controller()
         with dying_after(controller.ledger, rows, kill_oneself):
             finished = in_a_child(lambda: self.judge_with(controller, which, verdicts))
         self.done["finished" if finished else "killed"] += 1
-        if finished:
-            self.judge(which, verdicts, 0)
-        else:
-            assert Ledger(self.url).state(PRODUCT) == before
+        return finished
 
     @rule(how=st.sampled_from(sorted(TAMPERING)), place=PLACES)
     def rows_are_changed_past_the_triggers(self, how: str, place: int) -> None:
