@@ -11,6 +11,7 @@ from ml_platform.contracts.canonical import canonical_bytes, digest
 from ml_platform.contracts.explain import explain
 from ml_platform.contracts.guardrails import GuardrailVerdict
 from ml_platform.contracts.release import VersionedPart
+from ml_platform.contracts.routing import Cohort, RouteReason
 from ml_platform.errors import ContractError, IntegrityError
 
 ResponseId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{7,63}$")]
@@ -44,16 +45,6 @@ class LoggedContract(Contract):
             return cls.model_validate_json(data, strict=True)
         except ValidationError as error:
             raise IntegrityError(explain(cls, error, None, f"a logged {cls.__name__}")) from None
-
-
-class Cohort(StrEnum):
-    """Why this release answered: its slot, an operator's header, or that nothing better could."""
-
-    PRODUCTION = "production"
-    CANARY = "canary"
-    SHADOW = "shadow"
-    OVERRIDE = "override"
-    FALLBACK = "fallback"
 
 
 class UnrecordedPolicy(StrEnum):
@@ -104,7 +95,8 @@ class Timings(Contract):
 class ProvenanceRecord(LoggedContract):
     """Everything that produced one answer; durable before the answer is sent.
 
-    `release_id` is None where no release answered. `user_sha256` is salted, and `utterance` is as it was after
+    `cohort`, `route_reason`, `exposure` and `user_draw` are those of the route; `release_id` is None where no release
+    answered. `user_sha256` is salted, and `utterance` is as it was after
     redaction: neither tells who asked. `entity` is what the question was about in the words of outcomes, e.g.
     {"flight_id": ...}; an outcome that names the same entity is joined to it. A shadow's record names the response
     that it ran beside.
@@ -117,7 +109,9 @@ class ProvenanceRecord(LoggedContract):
     release_id: Sha256 | None
     epoch: Count
     cohort: Cohort
+    route_reason: RouteReason
     exposure: Share
+    user_draw: Share | None = None
     shadow_of: ResponseId | None = None
     user_sha256: Sha256 | None
     entity: Entity = {}
@@ -139,8 +133,8 @@ class ProvenanceRecord(LoggedContract):
     def _cohort_fits(self) -> Self:
         if (self.cohort is Cohort.SHADOW) != (self.shadow_of is not None):
             raise ValueError("shadow_of belongs to cohort shadow, which needs it")
-        if self.release_id is None and self.cohort is not Cohort.FALLBACK:
-            raise ValueError(f"release_id is missing: cohort {self.cohort.value} is answered by a release")
+        if (self.release_id is None) != (self.route_reason is RouteReason.NOTHING_SERVES):
+            raise ValueError(f"release_id {self.release_id} contradicts route_reason '{self.route_reason}'")
         return self
 
     @property

@@ -7,7 +7,6 @@ from typing import Any
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.guardrails import GuardrailVerdict, Stage
 from ml_platform.contracts.provenance import (
-    Cohort,
     FeaturesRead,
     Feedback,
     FeedbackKind,
@@ -16,6 +15,7 @@ from ml_platform.contracts.provenance import (
     Timings,
 )
 from ml_platform.contracts.release import VersionedPart
+from ml_platform.contracts.routing import Cohort, RouteReason
 
 PRODUCT = "flight_assistant"
 NOW = datetime(2013, 4, 1, 12, tzinfo=UTC)
@@ -55,7 +55,9 @@ def make_record(number: int, **changes: Any) -> ProvenanceRecord:
         "release_id": RELEASES[canary],
         "epoch": 7,
         "cohort": Cohort.CANARY if canary else Cohort.PRODUCTION,
+        "route_reason": RouteReason.ASSIGNED,
         "exposure": 0.1,
+        "user_draw": number % 1000 / 1000,
         "user_sha256": f"{number % 1000:064x}",
         "entity": {"flight_id": f"2013-04-01-UA-{number % 500}-EWR"},
         "utterance": "Will UA 1545 from Newark to Houston be late this afternoon? My number is [phone].",

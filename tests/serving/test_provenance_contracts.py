@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ml_platform.contracts.provenance import (
-    Cohort,
     FeaturesRead,
     Feedback,
     FeedbackKind,
@@ -19,6 +18,7 @@ from ml_platform.contracts.provenance import (
     Timings,
     entity_key,
 )
+from ml_platform.contracts.routing import Cohort, RouteReason
 from ml_platform.errors import ContractError, IntegrityError
 from tests.samples.provenance import NOW, make_feedback, make_outcome, make_record
 
@@ -84,7 +84,8 @@ def test_half_a_surrogate_pair_is_refused_in_words() -> None:
     [
         ({"cohort": Cohort.SHADOW}, "shadow_of"),
         ({"shadow_of": "resp_12345678"}, "shadow_of"),
-        ({"release_id": None}, "release_id is missing"),
+        ({"release_id": None}, "contradicts route_reason"),
+        ({"route_reason": RouteReason.NOTHING_SERVES}, "contradicts route_reason"),
         ({"response_id": "short"}, "response_id"),
         ({"response_id": 'resp_"quoted"'}, "response_id"),
         ({"exposure": 1.01}, "exposure"),
@@ -100,7 +101,7 @@ def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, object],
 
 
 def test_a_fallback_may_come_from_no_release_and_a_shadow_names_its_response() -> None:
-    assert make_record(1, cohort=Cohort.FALLBACK, release_id=None, adapter=None).release_id is None
+    assert make_record(1, route_reason=RouteReason.NOTHING_SERVES, release_id=None, adapter=None).release_id is None
     assert make_record(1, cohort=Cohort.SHADOW, shadow_of="resp_12345678").shadow_of == "resp_12345678"
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from ml_platform.contracts.provenance import Cohort, Feedback, FeedbackKind, LoggedContract
+from ml_platform.contracts.provenance import Feedback, FeedbackKind, LoggedContract
+from ml_platform.contracts.routing import Cohort
 from ml_platform.errors import ContractError, IntegrityError, RefusedError, StorageError
 from ml_platform.lineage.provenance import store as store_module
 from ml_platform.lineage.provenance.frames import Frame, Kind

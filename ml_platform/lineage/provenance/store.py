@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Engine, Row, Select, Table, and_, select, tup
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from ml_platform.contracts.canonical import bytes_sha256
-from ml_platform.contracts.provenance import Cohort, Feedback, Outcome, ProvenanceRecord
+from ml_platform.contracts.provenance import Feedback, Outcome, ProvenanceRecord
+from ml_platform.contracts.routing import Cohort
 from ml_platform.errors import BusyError, IntegrityError, StorageError
 from ml_platform.lineage.provenance.schema import (
     conflicts,
