@@ -47,8 +47,9 @@ def assess_evidence(
     The newest evidence of a gate counts, the worst verdict among equally new; an envelope that does not verify
     holds the release, unless a revoked key signed it: otherwise damaging a FAIL would bring an older PASS back.
     """
-    if release.promotion_policy.content_sha256 != policy.sha256:
-        reason = f"The release names policy {release.promotion_policy.content_sha256[:12]}, not {policy.sha256[:12]}."
+    release_id, policy_sha256 = release.release_id, policy.sha256
+    if release.promotion_policy.content_sha256 != policy_sha256:
+        reason = f"The release names policy {release.promotion_policy.content_sha256[:12]}, not {policy_sha256[:12]}."
         return Eligibility(False, dict.fromkeys(policy.gate_names, reason))
     newest: dict[str, Evidence] = {}
     reasons: dict[str, str] = {}
@@ -61,7 +62,7 @@ def assess_evidence(
                 reasons[DAMAGED] = f"{str(error)[:1].upper()}{str(error)[1:]}"
             continue
         gate = evidence.result.gate
-        if other := _belongs_elsewhere(evidence, release, policy):
+        if other := _belongs_elsewhere(evidence, release.product, release_id, policy_sha256):
             foreign[gate] = other
         elif gate not in newest or _outranks(evidence, newest[gate]):
             newest[gate] = evidence
@@ -127,12 +128,12 @@ def why_not(evidence: Evidence, now: datetime) -> str:
     return ""
 
 
-def _belongs_elsewhere(evidence: Evidence, release: Release, policy: PromotionPolicy) -> str:
-    if evidence.product != release.product:
+def _belongs_elsewhere(evidence: Evidence, product: str, release_id: str, policy_sha256: str) -> str:
+    if evidence.product != product:
         return f" There is some of product {evidence.product}."
-    if evidence.release_id != release.release_id:
+    if evidence.release_id != release_id:
         return f" There is some of release {evidence.release_id[:12]}."
-    if evidence.policy_sha256 != policy.sha256:
+    if evidence.policy_sha256 != policy_sha256:
         return f" There is some under policy {evidence.policy_sha256[:12]}."
     return ""
 
