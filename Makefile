@@ -46,7 +46,7 @@ $(STAMP): pyproject.toml constraints.txt data-packages.txt
 run: install ## The main job: from sources to a canary (PRODUCT=flight_assistant AS_OF=2013-03-31)
 	$(BIN)/mlp run $(PRODUCT) --as-of $(AS_OF)
 
-up: install ## Start the Dagster UI and daemon and the MLflow UI; Ctrl-C stops them
+up: install ## Start the Dagster UI and daemon, the MLflow UI and the mirror; Ctrl-C stops them
 	$(BIN)/mlp up
 
 doctor: install ## Say what is missing on this machine and how to get it

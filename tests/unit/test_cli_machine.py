@@ -145,7 +145,7 @@ def pids(folder: Path) -> list[str]:
 def test_the_procfile_starts_the_ui_the_daemon_and_mlflow_on_the_given_host() -> None:
     lines = [line for line in (ROOT / "Procfile").read_text().splitlines() if line and not line.startswith("#")]
     processes = dict(line.split(": ", 1) for line in lines)
-    assert set(processes) >= {"dagster", "daemon", "mlflow"}
+    assert set(processes) >= {"dagster", "daemon", "mlflow", "mirror"}
     for name in ("dagster", "mlflow"):
         assert '--host "$MLP_HOST"' in processes[name]
         assert "0.0.0.0" not in processes[name]  # noqa: S104 - it must not be there
