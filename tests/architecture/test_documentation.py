@@ -54,5 +54,6 @@ def test_the_commands_that_the_readme_names_exist() -> None:
         "schemas",
         "policy",
         "keys",
+        "mirror",
     }
     assert set(re.findall(r"`mlp ([a-z]+)", text)) <= commands

@@ -12,6 +12,7 @@ COMMANDS = {
     "diff",
     "doctor",
     "keys",
+    "mirror",
     "ledger",
     "policy",
     "releases",
