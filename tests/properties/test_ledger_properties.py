@@ -1,7 +1,9 @@
 """Random lives of a product: whatever happens in whatever order, nothing unproven ever serves."""
 
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -37,10 +39,21 @@ def remembering(verify: Callable[[bytes, TrustedKeys], Evidence]) -> Callable[[b
     return ask
 
 
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Without the tracer of coverage, which doubles the time of these steps; other tests reach the same lines."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(tracer)
+
+
 def live(lives: int, *, derandomize: bool) -> Counter[str]:
     """So many lives of so many steps; tells how often everything happened."""
     Life.done.clear()
-    with pytest.MonkeyPatch.context() as patch:
+    with untraced(), pytest.MonkeyPatch.context() as patch:
         for module in (verification, recording):
             patch.setattr(module, "verify_evidence", remembering(verify_evidence))
         run_state_machine_as_test(
