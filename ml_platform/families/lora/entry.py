@@ -20,7 +20,7 @@ from typing import Any
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.progress import Progress
 from ml_platform.errors import MlPlatformError
-from ml_platform.families.lora.processes import is_first_process
+from ml_platform.families.lora.processes import is_first_process, leave_processes
 from ml_platform.families.lora.request import TrainingRequest
 from ml_platform.families.lora.tracking import Tracker
 from ml_platform.families.lora.train import train_candidate
@@ -48,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
             print(error, file=sys.stderr)
             tell_result({"error": str(error)})
             return 1
+        finally:
+            leave_processes()
         tell_result(
             {
                 "candidate_sha256": candidate.sha256,

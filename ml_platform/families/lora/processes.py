@@ -51,6 +51,17 @@ def join_processes() -> None:
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
+def leave_processes() -> None:
+    """Ends what `join_processes` began. Without it gloo's threads are still running when the interpreter ends, which
+    now and then aborts a process whose work is done."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def from_first(value: Any) -> Any:
     """What the first process passes, in every process; `value` itself when there is only one."""
     from torch import distributed
