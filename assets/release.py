@@ -29,9 +29,9 @@ from resources.reporting import readable_failures
 from resources.state import StoreResource
 
 if TYPE_CHECKING:
+    from ml_platform.lineage.verification import Eligibility
     from ml_platform.registry.mlflow_registry import MlflowRegistry, Registration
     from ml_platform.release.controller import Controller
-    from ml_platform.release.verification import Eligibility
 
 CODE = ("contracts", "gates", "lineage", "registry", "release")
 
@@ -74,8 +74,8 @@ def release_assets(chain: Chain) -> AssetsDefinition:
         from ml_platform.gates.assess import assess_release
         from ml_platform.lineage.contents import keep_contents
         from ml_platform.lineage.keys import signing_key
+        from ml_platform.lineage.pins import why_not_pinned
         from ml_platform.release.assemble import build_release, evidence_inputs
-        from ml_platform.release.pins import why_not_pinned
 
         with readable_failures():
             artifacts = store.store()

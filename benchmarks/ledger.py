@@ -44,8 +44,8 @@ from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.ledger_rows import row_of
 from ml_platform.lineage.ledger_schema import events
 from ml_platform.lineage.replay import Replay
+from ml_platform.lineage.verification import assess_evidence
 from ml_platform.release.controller import Controller
-from ml_platform.release.verification import assess_evidence
 from tests.samples.postgres import make_database, running_postgres
 from tests.samples.releases import (
     NOW,

@@ -12,8 +12,8 @@ from ml_platform.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from ml_platform.lineage.ledger import Ledger
+    from ml_platform.lineage.verification import Eligibility
     from ml_platform.release.history import ReleaseRecord
-    from ml_platform.release.verification import Eligibility
 
 SQLITE = "sqlite:///"
 

@@ -94,7 +94,7 @@ def show(product: ProductName, as_json: AsJson = False) -> None:
 
 def _pin(home: "Home", ledger: "Ledger", product: str) -> "PolicyPin | None":
     from ml_platform.lineage.keys import trusted_operators
-    from ml_platform.release.pins import counting_pin
+    from ml_platform.lineage.pins import counting_pin
 
     return counting_pin(ledger.pins(product), trusted_operators(home))
 

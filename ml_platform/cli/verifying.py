@@ -54,7 +54,7 @@ def _chains(home: Home, trusted: "TrustedKeys", operators: "TrustedKeys") -> str
 
 def _policy(home: Home, dossier: Dossier) -> Finding:
     from ml_platform.lineage.keys import trusted_operators
-    from ml_platform.release.pins import counting_pin, why_not_pinned
+    from ml_platform.lineage.pins import counting_pin, why_not_pinned
 
     record = dossier.record
     try:

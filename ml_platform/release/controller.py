@@ -25,13 +25,13 @@ from ml_platform.contracts.release import Release
 from ml_platform.errors import RefusedError
 from ml_platform.lineage.keys import SigningKey, TrustedKeys
 from ml_platform.lineage.ledger import Ledger
+from ml_platform.lineage.pins import counting_pin
+from ml_platform.lineage.quarantine import quarantine_of
 from ml_platform.lineage.replay_rules import FALLEN, UNSERVED
+from ml_platform.lineage.verification import Eligibility
 from ml_platform.release.door import Door
 from ml_platform.release.moves import Held, Move
-from ml_platform.release.pins import counting_pin
-from ml_platform.release.quarantine import quarantine_of
 from ml_platform.release.recording import record_pin, record_results
-from ml_platform.release.verification import Eligibility
 
 __all__ = ["Controller", "Held", "Move"]
 

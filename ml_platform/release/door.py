@@ -10,11 +10,11 @@ from ml_platform.contracts.release import Release
 from ml_platform.errors import NotEligibleError
 from ml_platform.lineage.keys import TrustedKeys
 from ml_platform.lineage.ledger import Transaction
+from ml_platform.lineage.pins import counting_pin, why_not_pinned
+from ml_platform.lineage.quarantine import quarantine_of
 from ml_platform.lineage.replay_rules import FALLEN
+from ml_platform.lineage.verification import Eligibility, assess_evidence, assess_served, outdated_comparisons
 from ml_platform.release.moves import Held, Move
-from ml_platform.release.pins import counting_pin, why_not_pinned
-from ml_platform.release.quarantine import quarantine_of
-from ml_platform.release.verification import Eligibility, assess_evidence, assess_served, outdated_comparisons
 
 PINNED = "policy_pinned"
 """The name under which a policy that is not the pinned one holds a release."""

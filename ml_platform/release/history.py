@@ -12,9 +12,9 @@ from ml_platform.contracts.release import Release
 from ml_platform.errors import InvalidInputError
 from ml_platform.lineage.keys import TrustedKeys
 from ml_platform.lineage.ledger import Ledger
+from ml_platform.lineage.quarantine import Quarantine, quarantine_of
 from ml_platform.lineage.replay import Replay
-from ml_platform.release.quarantine import Quarantine, quarantine_of
-from ml_platform.release.verification import Eligibility, assess_evidence
+from ml_platform.lineage.verification import Eligibility, assess_evidence
 
 MIN_PREFIX = 4
 

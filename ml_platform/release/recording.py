@@ -10,9 +10,9 @@ from ml_platform.contracts.policy import PromotionPolicy
 from ml_platform.contracts.release import Release
 from ml_platform.errors import EvidenceError, RefusedError
 from ml_platform.lineage.keys import SigningKey
+from ml_platform.lineage.pins import counting_pin
 from ml_platform.lineage.statements import sign_evidence, sign_pin, verify_evidence, verify_pin
 from ml_platform.release.door import Door
-from ml_platform.release.pins import counting_pin
 
 
 def record_results(

@@ -32,7 +32,7 @@ from ml_platform.errors import LedgerCorruptError
 from ml_platform.lineage.keys import trusted_keys
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.statements import read_evidence
-from ml_platform.release.verification import assess_evidence
+from ml_platform.lineage.verification import assess_evidence
 from resources.manifests import ManifestIOManager
 from resources.runs import open_instance
 from tests.e2e.conftest import deployed

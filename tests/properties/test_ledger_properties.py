@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from ml_platform.contracts.evidence import Evidence
+from ml_platform.lineage import verification
 from ml_platform.lineage.keys import TrustedKeys
 from ml_platform.lineage.statements import verify_evidence
-from ml_platform.release import recording, verification
+from ml_platform.release import recording
 from tests.properties.life_machine import Life
 
 STEPS = 50

@@ -13,7 +13,7 @@ from ml_platform.contracts.home import Home
 from ml_platform.contracts.policy import PromotionPolicy
 from ml_platform.lineage.keys import OPERATORS_VARIABLE, SigningKey, signing_key, trusted_operators
 from ml_platform.lineage.ledger import Ledger
-from ml_platform.release.pins import counting_pin
+from ml_platform.lineage.pins import counting_pin
 
 NAME = "flight_assistant"
 PRODUCT = Path(__file__).parents[2] / "products" / NAME

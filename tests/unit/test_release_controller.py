@@ -14,8 +14,8 @@ from ml_platform.contracts.release import Release
 from ml_platform.errors import EpochConflictError, EvidenceError, LedgerCorruptError, NotEligibleError, RefusedError
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.statements import sign_evidence
+from ml_platform.lineage.verification import Eligibility
 from ml_platform.release.controller import Controller, Held, Move
-from ml_platform.release.verification import Eligibility
 from tests.samples.releases import (
     NOW,
     PRODUCT,

@@ -15,8 +15,8 @@ from ml_platform.contracts.policy import QuarantineRule, SlotName
 from ml_platform.contracts.release import Release
 from ml_platform.errors import EpochConflictError, NotEligibleError, RefusedError
 from ml_platform.lineage.keys import SigningKey
+from ml_platform.lineage.quarantine import quarantine_of
 from ml_platform.release.controller import Controller, Held, Move
-from ml_platform.release.quarantine import quarantine_of
 from tests.samples.releases import (
     NOW,
     OPERATOR,

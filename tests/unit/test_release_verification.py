@@ -8,7 +8,7 @@ import pytest
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.statements import sign_evidence
-from ml_platform.release.verification import assess_evidence
+from ml_platform.lineage.verification import assess_evidence
 from tests.samples.releases import NOW, make_evidence, make_policy, make_release, trusting
 
 KEY = SigningKey.generate()
