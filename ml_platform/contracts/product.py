@@ -203,6 +203,7 @@ class ProductFiles(Contract):
     monitor_policy: str
     guardrails: str
     action_policy: str | None = None
+    serving: str | None = None
     expectations: str | None = None
     features: str | None = None
 

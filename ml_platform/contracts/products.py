@@ -14,6 +14,7 @@ from ml_platform.contracts.base import Contract
 from ml_platform.contracts.canonical import file_sha256
 from ml_platform.contracts.policy import ActionPolicy, MonitorPolicy, PromotionPolicy
 from ml_platform.contracts.product import FeatureSpec, GuardrailSpec, ProductSpec, PromptSpec
+from ml_platform.contracts.serving import ServingContent, ServingSpec
 from ml_platform.errors import ContractError, UnknownProductError
 
 T = TypeVar("T", bound=Contract)
@@ -34,11 +35,30 @@ class Product:
     guardrails: GuardrailSpec
     action_policy: ActionPolicy | None
     features: FeatureSpec | None
+    serving: ServingSpec = ServingSpec(version="1.0.0")
 
     @property
     def name(self) -> str:
         """The product's name, which is also its Dagster group and key prefix."""
         return self.spec.name
+
+    @property
+    def serving_content(self) -> ServingContent:
+        """What a release keeps of how the product serves: schema, feature definitions, hooks and their sources.
+
+        Raises ContractError when serving.yaml names a hook that is in no file.
+        """
+        files = sorted(self.folder.rglob("*.py")) if self.serving.facts else []
+        return ServingContent.parse(
+            {
+                "spec": self.serving,
+                "evaluation": self.spec.evaluation,
+                "features": self.features,
+                "facts": self.spec.examples.facts,
+                "sources": {path.relative_to(self.folder).as_posix(): path.read_text("utf-8") for path in files},
+            },
+            where=f"{self.folder}: how it serves",
+        )
 
     def hook(self, reference: str) -> Callable[..., Any]:
         """The function that `file.py:function` names in the product folder.
@@ -102,7 +122,14 @@ def load_product(folder: Path) -> Product:
         guardrails=GuardrailSpec.read(folder / files.guardrails),
         action_policy=optional(ActionPolicy, files.action_policy),
         features=optional(FeatureSpec, files.features),
+        serving=optional(ServingSpec, files.serving) or _plain_serving(spec),
     )
+
+
+def _plain_serving(spec: ProductSpec) -> ServingSpec:
+    """How a product serves that says nothing of it: a question is about what its examples are about."""
+    entity = (spec.examples.entity,) if spec.examples.entity else ()
+    return ServingSpec(version="1.0.0", entity=entity)
 
 
 def product_folders(root: Path | None = None) -> dict[str, Path]:

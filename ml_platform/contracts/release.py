@@ -3,7 +3,7 @@
 from datetime import date
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from ml_platform.contracts.base import Contract, Name, SemanticVersion, Sha256
 
@@ -70,9 +70,18 @@ class Release(Contract):
     action_policy: VersionedPart | None
     promotion_policy: VersionedPart
     monitor_policy: VersionedPart
+    serving: VersionedPart | None = None
     upstream_releases: tuple[Sha256, ...] = ()
     code: CodePart
     environment: EnvironmentPart
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Releases from before a part existed keep their canonical JSON, and with it their ids."""
+        plain: dict[str, Any] = write(self)
+        if self.serving is None:
+            del plain["serving"]
+        return plain
 
     @property
     def release_id(self) -> str:

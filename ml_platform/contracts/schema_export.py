@@ -14,6 +14,7 @@ from ml_platform.contracts.product import FeatureSpec, GuardrailSpec, ProductSpe
 from ml_platform.contracts.provenance import Feedback, Outcome, ProvenanceRecord
 from ml_platform.contracts.release import Candidate, Release
 from ml_platform.contracts.report import EvaluationReport
+from ml_platform.contracts.serving import ServingContent, ServingSpec
 from ml_platform.contracts.snapshot import SnapshotManifest
 
 FOLDER = Path(__file__).parent / "schemas"
@@ -27,6 +28,8 @@ EXPORTED: dict[str, type[Contract]] = {
     "promotion_policy": PromotionPolicy,
     "monitor_policy": MonitorPolicy,
     "action_policy": ActionPolicy,
+    "serving": ServingSpec,
+    "serving_content": ServingContent,
     "example": Example,
     "snapshot": SnapshotManifest,
     "candidate": Candidate,
@@ -42,7 +45,7 @@ EXPORTED: dict[str, type[Contract]] = {
     "event": Event,
     **{f"event_{kind.value}": payload for kind, payload in PAYLOADS.items()},
 }
-"""Every exported contract by the name of its file; the first seven are files of a product folder."""
+"""Every exported contract by the name of its file; the first eight are files of a product folder."""
 
 
 def schema_text(contract: type[Contract]) -> str:

@@ -1,4 +1,4 @@
-"""Contents of releases: prompt, guardrails and policies, kept whole under the digests that a release names them by."""
+"""Contents of releases: prompt, guardrails, policies and how it serves, kept whole under the digests that a release names them by."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -7,6 +7,7 @@ from ml_platform.contracts.base import Contract
 from ml_platform.contracts.policy import ActionPolicy, MonitorPolicy
 from ml_platform.contracts.product import GuardrailSpec, PromptSpec
 from ml_platform.contracts.products import Product
+from ml_platform.contracts.serving import ServingContent
 from ml_platform.lineage.artifacts import ArtifactStore
 
 FILE = "content.json"
@@ -15,15 +16,17 @@ KINDS: dict[type[Contract], str] = {
     GuardrailSpec: "guardrails",
     ActionPolicy: "action_policy",
     MonitorPolicy: "monitor_policy",
+    ServingContent: "serving",
 }
 """What is kept, and the kind of artifact that it becomes; the promotion policy is kept by the ledger."""
 
-AnyContent = TypeVar("AnyContent", PromptSpec, GuardrailSpec, ActionPolicy, MonitorPolicy)
+AnyContent = TypeVar("AnyContent", PromptSpec, GuardrailSpec, ActionPolicy, MonitorPolicy, ServingContent)
 
 
 def keep_contents(store: ArtifactStore, product: Product) -> None:
     """Stores what a release of the product names by digest, so that a later edit of the folder does not lose it."""
-    for content in (product.prompt, product.guardrails, product.action_policy, product.monitor_policy):
+    named = (product.prompt, product.guardrails, product.action_policy, product.monitor_policy)
+    for content in (*named, product.serving_content):
         if content is not None:
             _keep(store, content)
 

@@ -79,6 +79,7 @@ def build_release(
         ),
         promotion_policy=_versioned(product.promotion_policy.version, product.promotion_policy.sha256),
         monitor_policy=_versioned(product.monitor_policy.version, product.monitor_policy.sha256),
+        serving=_versioned(product.serving.version, product.serving_content.sha256),
         code=code_part(product),
         environment=environment or environment_part(made),
     )

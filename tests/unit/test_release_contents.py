@@ -1,12 +1,16 @@
 """What a release names by digest is kept whole, whatever becomes of the product folder."""
 
+import json
 from pathlib import Path
 
 from ml_platform.contracts.policy import ActionPolicy, MonitorPolicy
 from ml_platform.contracts.product import GuardrailSpec, PromptSpec
 from ml_platform.contracts.products import load_product
+from ml_platform.contracts.release import Release
+from ml_platform.contracts.serving import ServingContent
 from ml_platform.lineage.artifacts import LocalArtifactStore
 from ml_platform.lineage.contents import find_content, keep_contents
+from tests.samples.releases import make_release
 
 FOLDER = Path(__file__).resolve().parents[2] / "products" / "flight_assistant"
 
@@ -18,5 +22,17 @@ def test_every_part_of_a_release_is_found_again_by_its_digest(tmp_path: Path) ->
     assert find_content(store, PromptSpec, product.prompt.sha256) == product.prompt
     assert find_content(store, GuardrailSpec, product.guardrails.sha256) == product.guardrails
     assert find_content(store, MonitorPolicy, product.monitor_policy.sha256) == product.monitor_policy
+    kept = find_content(store, ServingContent, product.serving_content.sha256)
+    assert kept == product.serving_content
     assert product.action_policy is not None
     assert find_content(store, ActionPolicy, product.action_policy.sha256) == product.action_policy
+
+
+def test_a_release_from_before_serving_was_a_part_keeps_its_id(tmp_path: Path) -> None:
+    older = make_release()
+    assert "serving" not in json.loads(older.canonical_bytes())
+    named = older.model_copy(update={"serving": older.prompt})
+    assert json.loads(named.canonical_bytes())["serving"] == older.prompt.model_dump()
+    assert named.release_id != older.release_id
+    assert Release.parse(json.loads(named.canonical_bytes()), where="here") == named
+    assert Release.parse(json.loads(older.canonical_bytes()), where="here") == older

@@ -1,0 +1,88 @@
+"""How a release serves: what questions are about, what happens when something is missing, and the code that says it.
+
+All of it is part of the release and kept with it, so that a gateway needs no product folder, and an old release
+answers with the schema, the feature definitions and the hooks that it was judged with.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from ml_platform.contracts.base import Contract, Name, SemanticVersion, Share
+from ml_platform.contracts.product import EvaluationSpec, FeatureSpec, HookPath
+from ml_platform.contracts.provenance import UnrecordedPolicy
+
+
+class UnknownFacts(StrEnum):
+    """What a product wants when feature values are missing or too old, or the store is down."""
+
+    REFUSE = "refuse"
+    ANSWER_AND_SAY = "answer_and_say"
+
+
+class ServingTime(StrEnum):
+    """What time it is for a product: the clock's, or that of its newest features, where history is replayed."""
+
+    CLOCK = "clock"
+    FEATURES = "features"
+
+
+class LookupSpec(Contract):
+    """Rows of a source that serving finds by key, published beside the features: plans, catalogues, master data.
+
+    Rows whose event lies further back than `keep_hours` are not published; null: all are.
+    """
+
+    source: Name
+    key: Annotated[tuple[str, ...], Field(min_length=1)]
+    columns: Annotated[tuple[str, ...], Field(min_length=1)]
+    keep_hours: Annotated[float, Field(gt=0.0)] | None = None
+
+
+class BreakerSpec(Contract):
+    """When a release counts as broken: more than this share of errors in the window, and at least so many answers."""
+
+    error_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    window_seconds: Annotated[float, Field(gt=0.0)] = 60.0
+    min_count: Annotated[int, Field(ge=1)] = 20
+
+
+class ServingSpec(Contract):
+    """serving.yaml: how a product is served.
+
+    `entity` names the keys that a request says what it is about with, in the words of outcomes. `lookups` add columns
+    to them, in their order; with those and the features the hook `facts` makes the facts of the prompt:
+    `facts(row: Mapping) -> Mapping[str, FactValue]`, where `row` holds entity, looked-up columns and features.
+    Without a hook, the facts are those that the examples name.
+    """
+
+    version: SemanticVersion
+    entity: tuple[Name, ...] = ()
+    lookups: dict[Name, LookupSpec] = {}
+    facts: HookPath | None = None
+    unknown_facts: UnknownFacts = UnknownFacts.REFUSE
+    unrecorded: UnrecordedPolicy = UnrecordedPolicy.REFUSE
+    time: ServingTime = ServingTime.CLOCK
+    deadline_ms: Annotated[int, Field(ge=1)] = 10_000
+    shadow_share: Share = 0.0
+    breaker: BreakerSpec = BreakerSpec()
+
+
+class ServingContent(Contract):
+    """All that serving needs of a product and that no other part of the release holds.
+
+    `facts` are the names of the examples' facts, `sources` the Python files of the product by path below its folder.
+    """
+
+    spec: ServingSpec
+    evaluation: EvaluationSpec
+    features: FeatureSpec | None
+    facts: tuple[str, ...] = ()
+    sources: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _hook_is_there(self) -> Self:
+        if self.spec.facts is not None and self.spec.facts.partition(":")[0] not in self.sources:
+            raise ValueError(f"the hook '{self.spec.facts}' is in none of the product's Python files")
+        return self
