@@ -23,6 +23,10 @@ VARIABLE = "ML_PLATFORM_PRODUCTS"
 """Further folders of products, separated like PATH."""
 
 
+PLAIN_SERVING = ServingSpec(version="1.0.0")
+"""How a product serves that says nothing of it."""
+
+
 @dataclass(frozen=True)
 class Product:
     """One product: its folder and every value that the folder declares."""
@@ -35,7 +39,7 @@ class Product:
     guardrails: GuardrailSpec
     action_policy: ActionPolicy | None
     features: FeatureSpec | None
-    serving: ServingSpec = ServingSpec(version="1.0.0")
+    serving: ServingSpec = PLAIN_SERVING
 
     @property
     def name(self) -> str:
@@ -129,7 +133,7 @@ def load_product(folder: Path) -> Product:
 def _plain_serving(spec: ProductSpec) -> ServingSpec:
     """How a product serves that says nothing of it: a question is about what its examples are about."""
     entity = (spec.examples.entity,) if spec.examples.entity else ()
-    return ServingSpec(version="1.0.0", entity=entity)
+    return PLAIN_SERVING.model_copy(update={"entity": entity})
 
 
 def product_folders(root: Path | None = None) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""Contents of releases: prompt, guardrails, policies and how it serves, kept whole under the digests that a release names them by."""
+"""Contents of releases: prompt, guardrails, policies, how it serves; kept whole under the digests that name them."""
 
 from pathlib import Path
 from typing import TypeVar
