@@ -4,6 +4,7 @@ MlPlatformError
 ├── InvalidInputError            something that a person or a source handed in is wrong
 │   ├── ContractError            a YAML or JSON file does not fit its contract
 │   ├── UnknownProductError      no folder of products has that name
+│   ├── UnknownEntityError       a question is about something that is in no table
 │   ├── SourceDataError          a source file is malformed, truncated, empty or of the wrong shape
 │   └── AsOfOutsideDataError     the sources do not cover the cutoff that was asked for
 ├── IntegrityError               bytes are not what their digest or signature says
@@ -16,6 +17,7 @@ MlPlatformError
 │   └── EpochConflictError       somebody else moved a slot first
 └── OperationError               the work could not be finished
     ├── BusyError                another process is doing the same work
+    ├── NotServingError          no release of the product is loaded here
     ├── StorageError             a disk or an object store failed
     └── TrainingError            training ended before its last step
 
@@ -37,6 +39,10 @@ class ContractError(InvalidInputError):
 
 class UnknownProductError(InvalidInputError):
     """No folder of products has that name."""
+
+
+class UnknownEntityError(InvalidInputError):
+    """A question is about something that is in no table."""
 
 
 class SourceDataError(InvalidInputError):
@@ -85,6 +91,10 @@ class OperationError(MlPlatformError):
 
 class BusyError(OperationError):
     """Another process is doing the same work."""
+
+
+class NotServingError(OperationError):
+    """No release of the product is loaded here."""
 
 
 class StorageError(OperationError):

@@ -12,10 +12,12 @@ from ml_platform.contracts.explain import explain
 from ml_platform.contracts.reading import read_mapping
 from ml_platform.errors import ContractError
 
-__all__ = ["Contract", "Finite", "Name", "SemanticVersion", "Sha256", "Share", "read_mapping"]
+__all__ = ["Column", "Contract", "Finite", "Name", "SemanticVersion", "Sha256", "Share", "read_mapping"]
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Column = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,128}$")]
+"""The name of a source's column, whatever people called it."""
 SemanticVersion = Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]

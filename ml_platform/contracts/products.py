@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from ml_platform.contracts.base import Contract
 from ml_platform.contracts.canonical import file_sha256
 from ml_platform.contracts.policy import ActionPolicy, MonitorPolicy, PromotionPolicy
-from ml_platform.contracts.product import FeatureSpec, GuardrailSpec, ProductSpec, PromptSpec
+from ml_platform.contracts.product import ColumnType, FeatureSpec, GuardrailSpec, ProductSpec, PromptSpec
 from ml_platform.contracts.serving import ServingContent, ServingSpec
 from ml_platform.errors import ContractError, UnknownProductError
 
@@ -50,7 +50,7 @@ class Product:
     def serving_content(self) -> ServingContent:
         """What a release keeps of how the product serves: schema, feature definitions, hooks and their sources.
 
-        Raises ContractError when serving.yaml names a hook that is in no file.
+        Raises ContractError when serving.yaml names a hook that is in no file, or columns that are in no source.
         """
         files = sorted(self.folder.rglob("*.py")) if self.serving.facts else []
         return ServingContent.parse(
@@ -58,11 +58,29 @@ class Product:
                 "spec": self.serving,
                 "evaluation": self.spec.evaluation,
                 "features": self.features,
+                "types": self._request_types(),
                 "facts": self.spec.examples.facts,
                 "sources": {path.relative_to(self.folder).as_posix(): path.read_text("utf-8") for path in files},
             },
             where=f"{self.folder}: how it serves",
         )
+
+    def _request_types(self) -> dict[str, ColumnType]:
+        """The type of each column that a request brings: that of the first source of a lookup, the examples, or any."""
+        sources = self.spec.sources
+        looked_up = [lookup.source for lookup in self.serving.lookups.values()]
+        examples = [self.spec.examples.source] if self.spec.examples.source else []
+        ordered = [sources[name] for name in (*looked_up, *examples, *sources) if name in sources]
+        found = {}
+        for column in (*self.serving.entity, *self.serving.given):
+            kind = next((source.columns[column] for source in ordered if column in source.columns), None)
+            if kind is None:
+                raise ContractError(
+                    f"{self.folder}: serving: requests are to bring '{column}', but no source has such a column. "
+                    "Correct entity or given in serving.yaml."
+                )
+            found[column] = kind
+        return found
 
     def hook(self, reference: str) -> Callable[..., Any]:
         """The function that `file.py:function` names in the product folder.
@@ -117,6 +135,7 @@ def load_product(folder: Path) -> Product:
     def optional(model: type[T], name: str | None) -> T | None:
         return model.read(folder / name) if name else None
 
+    features = optional(FeatureSpec, files.features)
     return Product(
         folder=folder,
         spec=spec,
@@ -125,15 +144,19 @@ def load_product(folder: Path) -> Product:
         monitor_policy=MonitorPolicy.read(folder / files.monitor_policy),
         guardrails=GuardrailSpec.read(folder / files.guardrails),
         action_policy=optional(ActionPolicy, files.action_policy),
-        features=optional(FeatureSpec, files.features),
-        serving=optional(ServingSpec, files.serving) or _plain_serving(spec),
+        features=features,
+        serving=optional(ServingSpec, files.serving) or _plain_serving(spec, features),
     )
 
 
-def _plain_serving(spec: ProductSpec) -> ServingSpec:
-    """How a product serves that says nothing of it: a question is about what its examples are about."""
+def _plain_serving(spec: ProductSpec, features: FeatureSpec | None) -> ServingSpec:
+    """How a product serves that says nothing of it: a question names what its examples are about, and brings the
+    columns of the facts and of the features' keys."""
     entity = (spec.examples.entity,) if spec.examples.entity else ()
-    return PLAIN_SERVING.model_copy(update={"entity": entity})
+    known, keys = (features.feature_names, features.entity_columns) if features else ((), ())
+    given = (*(name for name in spec.examples.facts if name not in known), *keys)
+    brought = tuple(name for name in dict.fromkeys(given) if name not in entity)
+    return PLAIN_SERVING.model_copy(update={"entity": entity, "given": brought})
 
 
 def product_folders(root: Path | None = None) -> dict[str, Path]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AwareDatetime, Field, ValidationError, model_validator
 from pydantic_core import PydanticSerializationError
 
-from ml_platform.contracts.base import Contract, Finite, Name, Sha256, Share
+from ml_platform.contracts.base import Column, Contract, Finite, Name, Sha256, Share
 from ml_platform.contracts.canonical import canonical_bytes, digest
 from ml_platform.contracts.explain import explain
 from ml_platform.contracts.guardrails import GuardrailVerdict
@@ -17,7 +17,7 @@ from ml_platform.errors import ContractError, IntegrityError
 ResponseId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{7,63}$")]
 IdempotencyKey = Annotated[str, Field(min_length=1, max_length=128)]
 Scalar = bool | int | Finite | str
-Entity = dict[Name, int | str]
+Entity = dict[Column, int | str]
 Milliseconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -98,7 +98,8 @@ class ProvenanceRecord(LoggedContract):
     `cohort`, `route_reason`, `exposure` and `user_draw` are those of the route; `release_id` is None where no release
     answered. `user_sha256` is salted, and `utterance` is as it was after
     redaction: neither tells who asked. `entity` is what the question was about in the words of outcomes, e.g.
-    {"flight_id": ...}; an outcome that names the same entity is joined to it. A shadow's record names the response
+    {"flight_id": ...}; an outcome that names the same entity is joined to it. `facts` are those of the prompt: with
+    prompt and utterance they are all that the model was shown. A shadow's record names the response
     that it ran beside.
     """
 
@@ -116,6 +117,7 @@ class ProvenanceRecord(LoggedContract):
     user_sha256: Sha256 | None
     entity: Entity = {}
     utterance: str
+    facts: dict[Column, Scalar | None] = {}
     features: FeaturesRead | None
     prompt: VersionedPart | None
     guardrails: VersionedPart | None

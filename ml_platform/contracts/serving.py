@@ -9,8 +9,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from ml_platform.contracts.base import Contract, Name, SemanticVersion, Share
-from ml_platform.contracts.product import EvaluationSpec, FeatureSpec, HookPath
+from ml_platform.contracts.base import Column, Contract, Name, SemanticVersion, Share
+from ml_platform.contracts.product import ColumnType, EvaluationSpec, FeatureSpec, HookPath
 from ml_platform.contracts.provenance import UnrecordedPolicy
 
 
@@ -51,14 +51,16 @@ class BreakerSpec(Contract):
 class ServingSpec(Contract):
     """serving.yaml: how a product is served.
 
-    `entity` names the keys that a request says what it is about with, in the words of outcomes. `lookups` add columns
-    to them, in their order; with those and the features the hook `facts` makes the facts of the prompt:
-    `facts(row: Mapping) -> Mapping[str, FactValue]`, where `row` holds entity, looked-up columns and features.
-    Without a hook, the facts are those that the examples name.
+    `entity` names the keys that a request says what it is about with, in the words of outcomes; `given` are further
+    columns that it brings and that identify nothing. `lookups` add columns to them, in their order; with those and the
+    features the hook `facts` makes the facts of the prompt: `facts(row: Mapping) -> Mapping[str, FactValue]`, where
+    `row` holds entity, given and looked-up columns, and every feature, None where it is not known. Without a hook, the
+    facts are those that the examples name.
     """
 
     version: SemanticVersion
-    entity: tuple[Name, ...] = ()
+    entity: tuple[Column, ...] = ()
+    given: tuple[Column, ...] = ()
     lookups: dict[Name, LookupSpec] = {}
     facts: HookPath | None = None
     unknown_facts: UnknownFacts = UnknownFacts.REFUSE
@@ -72,12 +74,14 @@ class ServingSpec(Contract):
 class ServingContent(Contract):
     """All that serving needs of a product and that no other part of the release holds.
 
-    `facts` are the names of the examples' facts, `sources` the Python files of the product by path below its folder.
+    `types` are those of the columns that a request brings, `facts` the names of the examples' facts, `sources` the
+    Python files of the product by path below its folder.
     """
 
     spec: ServingSpec
     evaluation: EvaluationSpec
     features: FeatureSpec | None
+    types: dict[Column, ColumnType] = {}
     facts: tuple[str, ...] = ()
     sources: dict[str, str] = {}
 
@@ -85,4 +89,7 @@ class ServingContent(Contract):
     def _hook_is_there(self) -> Self:
         if self.spec.facts is not None and self.spec.facts.partition(":")[0] not in self.sources:
             raise ValueError(f"the hook '{self.spec.facts}' is in none of the product's Python files")
+        for name in self.spec.entity:
+            if self.types.get(name, ColumnType.STRING) not in (ColumnType.STRING, ColumnType.INTEGER):
+                raise ValueError(f"the entity '{name}' is of type {self.types[name]}, expected string or integer")
         return self

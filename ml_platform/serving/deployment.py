@@ -72,7 +72,7 @@ class Deployments:
         former = self._current.get(table.product)
         if former is not None and table.epoch < former.table.epoch:
             raise ValueError(
-                f"'{table.product}' serves epoch {former.table.epoch}; epoch {table.epoch} is older. Read the ledger anew."
+                f"'{table.product}' serves epoch {former.table.epoch} and {table.epoch} is older. Read the ledger anew."
             )
         # One assignment: a reader sees the one or the other.
         self._current = {**self._current, table.product: deployment}
