@@ -18,6 +18,10 @@ MlPlatformError
 └── OperationError               the work could not be finished
     ├── BusyError                another process is doing the same work
     ├── NotServingError          no release of the product is loaded here
+    ├── EngineError              the engine did not answer, or not as it should
+    │   ├── EngineBusyError      its queue is full, or it is shutting down
+    │   ├── DeadlineError        the answer would come too late
+    │   └── AdapterMissingError  it holds no adapter of that name
     ├── StorageError             a disk or an object store failed
     └── TrainingError            training ended before its last step
 
@@ -95,6 +99,26 @@ class BusyError(OperationError):
 
 class NotServingError(OperationError):
     """No release of the product is loaded here."""
+
+
+class EngineError(OperationError):
+    """The engine did not answer, or not as it should."""
+
+
+class EngineBusyError(EngineError):
+    """The engine's queue is full, or it is shutting down; `retry_after_seconds` is what it asks for."""
+
+    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DeadlineError(EngineError):
+    """The answer would come too late."""
+
+
+class AdapterMissingError(EngineError):
+    """The engine holds no adapter of that name."""
 
 
 class StorageError(OperationError):
