@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from ml_platform.contracts.example import Example, FactValue
+from ml_platform.contracts.example import Example
 from ml_platform.families.lora.examples import ExamplesContext, plain
 from ml_platform.snapshots.splits import split_examples
 
@@ -20,14 +20,8 @@ POOL = 6
 """Flights looked at for each example, so that every level of risk is seen often enough to be learnt."""
 RISK_SHARES = {"low": 0.4, "elevated": 0.33, "high": 0.27}
 
-LATE_CHANCE_WEIGHTS = {"origin_late_rate_3h": 2, "route_late_rate_30d": 1, "carrier_late_rate_7d": 1}
-"""What the last three hours at the airport tell counts twice; action_policy.yaml says how well that ranks flights."""
-
 BUSIEST_LANES = 8
 AIRPORTS = {"EWR": "Newark", "JFK": "Kennedy", "LGA": "LaGuardia"}
-FEWEST_DEPARTURES = 5
-STRONGEST_WIND_MPH = 150
-
 INTENTS = (
     *("delay_risk", "out_of_scope", "expected_delay", "override_attempt", "compare_with_usual", "out_of_scope"),
     *("weather", "why", "out_of_scope", "schedule", "expected_delay", "out_of_scope", "compare_with_usual", "why"),
@@ -89,34 +83,6 @@ def is_reserved(flight_id: str) -> bool:
     return int(hashlib.sha256(flight_id.encode()).hexdigest(), 16) % RESERVED_OF == 0
 
 
-def facts_of(row: Mapping[str, Any]) -> dict[str, FactValue]:
-    """What the model is shown of a flight, rounded for people; what is unknown or implausible is absent.
-
-    `_late` and `_chance` are percentages, `_delay` minutes; F, mph, inches and miles. Each name costs tokens
-    in every request.
-    """
-    day = row["local_time"]
-    busy = (_number(row["origin_departures_3h"]) or 0) >= FEWEST_DEPARTURES
-    wind = _number(row["wind_mph"])
-    found: dict[str, FactValue] = {
-        "flight": f"{row['carrier']}{row['flight_number']}",
-        "from": row["origin"],
-        "to": row["dest"],
-        "departs": day.strftime("%H:%M"),
-        "day": f"{day.day} {day:%b}",
-        "late_chance": _late_chance(row, busy=busy),
-        "airport_late": _whole(row["origin_late_rate_3h"], 100) if busy else None,
-        "airport_delay": _whole(row["origin_delay_mean_3h"]) if busy else None,
-        "route_late": _whole(row["route_late_rate_30d"], 100),
-        "route_delay": _whole(row["route_delay_mean_30d"]),
-        "temperature": _whole(row["temperature_f"]),
-        "wind": _whole(wind) if wind is not None and wind <= STRONGEST_WIND_MPH else None,
-        "rain": _number(row["precipitation_in"]),
-        "visibility": _whole(row["visibility_miles"]),
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
 def _asked_flights(context: ExamplesContext, *, reserved: bool) -> pd.DataFrame:
     """Flights with their known outcomes and the moment of the question, late enough to have a history."""
     departures = context.table("departures")[["flight_id", "cancelled", "departure_delay_min", "late"]]
@@ -143,7 +109,7 @@ def _with_facts(context: ExamplesContext, flights: pd.DataFrame) -> list[dict[st
 
 
 def _flight(context: ExamplesContext, row: dict[str, Any]) -> dict[str, Any]:
-    facts = facts_of({**row, "local_time": pd.Timestamp(row["scheduled_departure_local"])})
+    facts = context.product.hook("facts.py:facts_of")(row)
     policy = context.product.action_policy
     return {
         "flight_id": row["flight_id"],
@@ -196,23 +162,3 @@ def _example(
         slices={**flight["slices"], "intent": intent},
         outcome=flight["outcome"],
     )
-
-
-def _late_chance(row: Mapping[str, Any], *, busy: bool) -> int | None:
-    """The weighted mean of the late rates that are known, in percent; None when none is."""
-    known = [
-        (weight, float(row[name]))
-        for name, weight in LATE_CHANCE_WEIGHTS.items()
-        if row[name] is not None and (busy or name != "origin_late_rate_3h")
-    ]
-    if not known:
-        return None
-    return _whole(sum(weight * rate for weight, rate in known) / sum(weight for weight, _ in known), 100)
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-def _whole(value: Any, times: int = 1) -> int | None:
-    return None if value is None else round(float(value) * times)

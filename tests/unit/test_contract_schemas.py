@@ -20,6 +20,7 @@ FILES = {
     "promotion_policy": "promotion_policy.yaml",
     "monitor_policy": "monitor_policy.yaml",
     "action_policy": "action_policy.yaml",
+    "serving": "serving.yaml",
 }
 
 

@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import re
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from string import Formatter
@@ -68,7 +67,7 @@ rows = st.fixed_dictionaries(
         "flight_number": st.integers(1, 8500),
         "origin": st.sampled_from(["EWR", "JFK", "LGA"]),
         "dest": st.sampled_from(["IAH", "LAX", "SJU"]),
-        "local_time": st.datetimes(),
+        "scheduled_departure_local": st.datetimes().map(lambda time: time.isoformat(timespec="minutes")),
         "origin_departures_3h": st.one_of(st.none(), st.integers(0, 90).map(float)),
         "origin_late_rate_3h": shares,
         "origin_delay_mean_3h": numbers,
@@ -90,7 +89,7 @@ def test_whatever_is_known_of_a_flight_every_number_of_a_reply_stands_in_the_fac
 ) -> None:
     policy = product().action_policy
     assert policy is not None
-    facts = hook("examples.py:facts_of")(row)
+    facts = hook("facts.py:facts_of")(row)
     reply = hook("replies.py:write_reply")(intent, facts, policy.level(dict(facts)), number)
     assert is_grounded(reply, facts, ""), (reply, ungrounded(reply, facts, ""))
     assert "None" not in reply
@@ -101,7 +100,7 @@ def test_whatever_is_known_of_a_flight_every_number_of_a_reply_stands_in_the_fac
 def test_what_is_not_known_is_absent_from_the_facts_and_said_to_be_unknown(row: dict[str, Any], number: int) -> None:
     lacking = row | {"origin_departures_3h": 0.0}
     lacking |= dict.fromkeys(("temperature_f", "wind_mph", "precipitation_in", "visibility_miles"))
-    facts = hook("examples.py:facts_of")(lacking)
+    facts = hook("facts.py:facts_of")(lacking)
     assert not {"airport_late", "airport_delay", "temperature", "wind", "rain", "visibility"} & set(facts)
     for intent in ("delay_risk", "expected_delay", "why", "weather", "compare_with_usual"):
         risk = product().action_policy.level(dict(facts))  # type: ignore[union-attr]
@@ -114,11 +113,11 @@ def test_an_implausible_wind_is_unknown() -> None:
         "flight_number": 1,
         "origin": "EWR",
         "dest": "IAH",
-        "local_time": datetime(2013, 3, 1, 12, tzinfo=UTC),
+        "scheduled_departure_local": "2013-03-01T12:00",
     }
     unknown = "origin_departures_3h origin_late_rate_3h origin_delay_mean_3h route_late_rate_30d route_delay_mean_30d"
     row |= dict.fromkeys(f"{unknown} carrier_late_rate_7d temperature_f precipitation_in visibility_miles".split())
-    facts = hook("examples.py:facts_of")(row | {"wind_mph": 1048.4})
+    facts = hook("facts.py:facts_of")(row | {"wind_mph": 1048.4})
     assert facts == {"flight": "UA1", "from": "EWR", "to": "IAH", "departs": "12:00", "day": "1 Mar"}
 
 
