@@ -27,7 +27,9 @@ class DeploymentState(Contract):
     """One product's slots and releases at one epoch.
 
     `epoch` counts moves; `sequence` and `head_sha256` name the last event that this state knows of.
-    `exposure` is the canary's share of users at `canary_step` of its plan; both are 0 without a canary.
+    `exposure` is the canary's share of users at `canary_step` of its plan; both are 0 without a canary. `rollout` names
+    the draw of its users and tells two rollouts of one release apart; empty without a canary. `last_good` is the
+    release that served before production: where a rollback would go, unless what was measured since forbids it.
     """
 
     product: Name
@@ -37,4 +39,6 @@ class DeploymentState(Contract):
     canary_step: Annotated[int, Field(ge=0)] = 0
     slots: dict[SlotName, Sha256] = {}
     exposure: Share = 0.0
+    rollout: str = ""
+    last_good: Sha256 | None = None
     releases: dict[Sha256, ReleaseState] = {}

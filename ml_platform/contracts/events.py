@@ -35,6 +35,7 @@ class EventKind(StrEnum):
     RELEASE_PROMOTED = "release_promoted"
     RELEASE_ROLLED_BACK = "release_rolled_back"
     ALIAS_RESTORED = "alias_restored"
+    ADMISSION_REFUSED = "admission_refused"
 
     @property
     def moves(self) -> bool:
@@ -172,6 +173,19 @@ class AliasRestored(Contract):
     edited_by: Annotated[str, Field(min_length=1)]
 
 
+class AdmissionRefused(Contract):
+    """A gateway does not let a release serve, whatever its slot says, and keeps serving what it had; it moved nothing.
+
+    `slot` is None for the release that production would be taken back to. Once a gateway, release, slot and reason at
+    an epoch: whoever looks again and refuses again has nothing to add.
+    """
+
+    release_id: Sha256
+    slot: SlotName | None
+    reason: Annotated[str, Field(min_length=1, max_length=4000)]
+    gateway: Annotated[str, Field(min_length=1, max_length=200)]
+
+
 Payload = (
     PolicyRecorded
     | PolicyPinned
@@ -188,6 +202,7 @@ Payload = (
     | ReleasePromoted
     | ReleaseRolledBack
     | AliasRestored
+    | AdmissionRefused
 )
 
 PAYLOADS: dict[EventKind, type[Payload]] = {
@@ -206,6 +221,7 @@ PAYLOADS: dict[EventKind, type[Payload]] = {
     EventKind.RELEASE_PROMOTED: ReleasePromoted,
     EventKind.RELEASE_ROLLED_BACK: ReleaseRolledBack,
     EventKind.ALIAS_RESTORED: AliasRestored,
+    EventKind.ADMISSION_REFUSED: AdmissionRefused,
 }
 
 KIND_OF: dict[type[Payload], EventKind] = {payload: kind for kind, payload in PAYLOADS.items()}

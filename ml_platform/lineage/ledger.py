@@ -21,30 +21,46 @@ from ml_platform.lineage.ledger_rows import (
     envelopes_of,
     event_of,
     find_envelope,
+    heads_of,
     pins_of,
     require_event,
     row_of,
     verify_chain,
 )
-from ml_platform.lineage.ledger_schema import envelopes, events, lock_product, open_engine, shown
+from ml_platform.lineage.ledger_schema import envelopes, events, lock_product, open_engine, ring, shown
 from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.story import tell
 
 
-class Transaction:
-    """One writer's view of a product: what was, and what it appends; all of it is committed or none."""
+class Reading:
+    """One consistent view of a product, as long as the block lasts that opened it."""
 
-    def __init__(self, connection: Connection, replay: Replay, now: datetime, actor: str) -> None:
+    def __init__(self, connection: Connection, replay: Replay) -> None:
         self._connection = connection
-        self._now = now
-        self._actor = actor
         self.replay = replay
-        self.appending = False
 
     @property
     def state(self) -> DeploymentState:
         """The product's state, with what this transaction has appended."""
         return self.replay.state()
+
+    def envelopes(self, release_id: str) -> tuple[bytes, ...]:
+        """Every envelope recorded for a release, in the order of the chain."""
+        return envelopes_of(self._connection, self.replay, release_id)
+
+    def pins(self) -> tuple[tuple[Event, bytes], ...]:
+        """Every event that pins a policy, with its envelope, whose signature is not verified."""
+        return pins_of(self._connection, self.replay)
+
+
+class Transaction(Reading):
+    """One writer's view of a product: what was, and what it appends; all of it is committed or none."""
+
+    def __init__(self, connection: Connection, replay: Replay, now: datetime, actor: str) -> None:
+        super().__init__(connection, replay)
+        self._now = now
+        self._actor = actor
+        self.appending = False
 
     def expect_epoch(self, expected: int | None) -> None:
         """Raises EpochConflictError when somebody moved a slot since `expected`; None expects nothing."""
@@ -84,14 +100,6 @@ class Transaction:
         recorded = self.replay.evidence.get(release_id, ())
         return bytes_sha256(envelope) in [said.envelope_sha256 for said in recorded]
 
-    def envelopes(self, release_id: str) -> tuple[bytes, ...]:
-        """Every envelope recorded for a release, in the order of the chain."""
-        return envelopes_of(self._connection, self.replay, release_id)
-
-    def pins(self) -> tuple[tuple[Event, bytes], ...]:
-        """Every event that pins a policy, with its envelope, whose signature is not verified."""
-        return pins_of(self._connection, self.replay)
-
 
 class Ledger:
     """The ledger at a SQLAlchemy URL, SQLite or PostgreSQL; tables are created on first use.
@@ -118,6 +126,20 @@ class Ledger:
         """The products that have events, by name."""
         with self._reading() as connection:
             return _products(connection)
+
+    def heads(self) -> dict[str, str]:
+        """The digest of each product's last event, unchecked: cheap, to see whether there is anything to read."""
+        with self._reading() as connection:
+            return heads_of(connection)
+
+    @contextmanager
+    def read(self, product: str) -> Iterator[Reading]:
+        """One view of a product for a block; reads only the events that came since the last time.
+
+        The replay in it belongs to the ledger: keep nothing of it that changes.
+        """
+        with self._reading() as connection:
+            yield Reading(connection, self._remember(self._caught_up(connection, product)))
 
     def events(self, product: str | None = None) -> tuple[Event, ...]:
         """Events in the order in which they were recorded, of one product or of all; digests are checked."""
@@ -163,6 +185,8 @@ class Ledger:
                     # What appended nothing, e.g. because it came late, leaves what was read as it is.
                     if not transaction.appending:
                         self._remember(transaction.replay)
+                if transaction.appending:
+                    ring(connection, product)
             self._remember(transaction.replay)
 
     def verify(

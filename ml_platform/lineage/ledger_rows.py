@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, CursorResult, Row, select
+from sqlalchemy import Connection, CursorResult, Row, select, text
 
 from ml_platform.contracts.canonical import bytes_sha256, canonical_bytes
 from ml_platform.contracts.events import Event, EventKind, EvidenceRecorded, PolicyPinned
@@ -20,6 +20,19 @@ from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.statements import read_evidence, read_pin, verify_evidence, verify_pin
 
 ROWS_AT_ONCE = 1_000
+
+_HEADS = text(
+    """
+    WITH RECURSIVE named(product) AS (
+        SELECT min(product) FROM events
+        UNION ALL
+        SELECT (SELECT min(product) FROM events WHERE product > named.product) FROM named WHERE product IS NOT NULL
+    )
+    SELECT product,
+           (SELECT event_sha256 FROM events WHERE product = named.product ORDER BY sequence DESC LIMIT 1)
+    FROM named WHERE product IS NOT NULL
+    """
+)
 
 _COLUMNS = tuple(events.columns.keys())
 
@@ -114,6 +127,11 @@ def _no_collection() -> Iterator[None]:
     finally:
         if rests:
             gc.enable()
+
+
+def heads_of(connection: Connection) -> dict[str, str]:
+    """The digest of each product's last event, as it stands there; a few steps in an index, however long the chains."""
+    return dict(connection.execute(_HEADS).tuples().all())
 
 
 def require_event(connection: Connection, product: str, sequence: int, sha256: str) -> None:

@@ -30,6 +30,9 @@ BUSY_TIMEOUT_MS = 30_000
 SCHEMA_LOCK = 7_410_220_131
 """The PostgreSQL advisory lock under which the tables are created and changed."""
 
+BELL = "ml_platform_ledger"
+"""The PostgreSQL channel on which every append is told, with the product's name."""
+
 SCHEMA_VERSION = "0001"
 """The newest revision in migrations/versions."""
 
@@ -102,6 +105,12 @@ def lock_product(connection: Connection, product_key: int) -> None:
     """Makes this transaction the only writer: of the product on PostgreSQL, of the file on SQLite."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": product_key})
+
+
+def ring(connection: Connection, product: str) -> None:
+    """Wakes whoever listens on BELL once this transaction is committed; on SQLite everybody looks for himself."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_notify(:bell, :product)"), {"bell": BELL, "product": product})
 
 
 def _open_sqlite(url: str, path: Path) -> Engine:

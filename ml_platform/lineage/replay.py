@@ -31,7 +31,8 @@ class Replay:
 
     `pins` are the events that pin a policy, their signatures not verified; `promoted` is the promotion of each release
     that was in production, the one that served last at the end; `falls` are the times at which a release was aborted
-    or rolled back; `alert` is the newest alert.
+    or rolled back; `alert` is the newest alert; `opened` opened the canary that is in its slot; `refusals` are the
+    refused admissions of the present epoch.
     """
 
     product: str
@@ -51,6 +52,13 @@ class Replay:
     slots: dict[SlotName, str] = field(default_factory=dict)
     canary_step: int = 0
     exposure: float = 0.0
+    opened: Event | None = None
+    refusals: list[Event] = field(default_factory=list)
+
+    @property
+    def superseded(self) -> tuple[str, ...]:
+        """The releases that production could be taken back to, the one that served last first."""
+        return tuple(one for one in reversed(self.promoted) if self.states[one] is ReleaseState.SUPERSEDED)
 
     def next_event(self, payload: Payload, **recorded: object) -> Event:
         """The event that would carry the payload now; `recorded` is recorded_at and actor."""
@@ -92,6 +100,8 @@ class Replay:
             slots=dict(self.slots),
             canary_step=self.canary_step,
             exposure=self.exposure,
+            rollout=f"{self.opened.payload['release_id']}#{self.opened.sequence}" if self.opened else "",
+            last_good=next(iter(self.superseded), None),
             releases=dict(self.states),
         )
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from ml_platform.contracts.deployment import ReleaseState
 from ml_platform.contracts.events import (
     PAYLOADS,
+    AdmissionRefused,
     AliasRestored,
     CanaryAborted,
     CanaryAdvanced,
@@ -54,6 +55,8 @@ def apply_event(replay: "Replay", event: Event) -> None:
     if payload.model_dump(mode="json") != event.payload:
         raise IllegalEventError("its payload is not in canonical form")
     _RULES[event.kind](replay, payload, event)
+    if event.kind.moves:
+        replay.refusals.clear()  # gateways look again, and say again what they still refuse
 
 
 def _require_state(replay: "Replay", release_id: str, *allowed: ReleaseState) -> None:
@@ -71,6 +74,7 @@ def _require_canary(replay: "Replay", release_id: str, *allowed: ReleaseState) -
 
 def _close_canary(replay: "Replay", release_id: str, state: ReleaseState) -> None:
     del replay.slots[SlotName.CANARY]
+    replay.opened = None
     replay.states[release_id] = state
     replay.canary_step, replay.exposure = 0, 0.0
 
@@ -115,13 +119,14 @@ def _judged(replay: "Replay", payload: ReleaseHeld | ReleaseEligible, _: Event) 
     replay.judged[payload.release_id] = payload
 
 
-def _canary_opened(replay: "Replay", payload: CanaryOpened, _: Event) -> None:
+def _canary_opened(replay: "Replay", payload: CanaryOpened, event: Event) -> None:
     _require_state(replay, payload.release_id, ReleaseState.ELIGIBLE)
     if SlotName.CANARY in replay.slots:
         raise IllegalEventError(f"release {replay.slots[SlotName.CANARY][:12]} is already in the canary slot")
     replay.slots[SlotName.CANARY] = payload.release_id
     replay.states[payload.release_id] = ReleaseState.CANARY
     replay.canary_step, replay.exposure = payload.step, payload.exposure
+    replay.opened = event
 
 
 def _canary_replaced(replay: "Replay", payload: CanaryReplaced, _: Event) -> None:
@@ -181,6 +186,15 @@ def _alias_restored(replay: "Replay", payload: AliasRestored, event: Event) -> N
     replay.alert = event
 
 
+def _admission_refused(replay: "Replay", payload: AdmissionRefused, event: Event) -> None:
+    serves = (replay.slots.get(payload.slot),) if payload.slot else replay.superseded
+    if payload.release_id not in serves:
+        raise IllegalEventError(f"release {payload.release_id[:12]} is not in the slot that it names")
+    if any(known.payload == event.payload for known in replay.refusals):
+        raise IllegalEventError("this refusal is recorded twice at this epoch")
+    replay.refusals.append(event)
+
+
 _RULES: dict[EventKind, Callable[..., None]] = {
     EventKind.POLICY_RECORDED: _policy_recorded,
     EventKind.POLICY_PINNED: _policy_pinned,
@@ -197,4 +211,5 @@ _RULES: dict[EventKind, Callable[..., None]] = {
     EventKind.RELEASE_PROMOTED: _release_promoted,
     EventKind.RELEASE_ROLLED_BACK: _release_rolled_back,
     EventKind.ALIAS_RESTORED: _alias_restored,
+    EventKind.ADMISSION_REFUSED: _admission_refused,
 }

@@ -28,6 +28,11 @@ def _restored(payload: dict[str, Any], _: str) -> str:
     return f"ALERT: the alias {payload['alias']} was {found} in MLflow by hand ({payload['edited_by']}) and is put back"
 
 
+def _refused(payload: dict[str, Any], release: str) -> str:
+    place = f"in {payload['slot']}" if payload["slot"] else "as the one to fall back to"
+    return f"gateway {payload['gateway']} refuses release {release} {place}: {payload['reason']}"
+
+
 _SENTENCES: dict[EventKind, Callable[[dict[str, Any], str], str]] = {
     EventKind.POLICY_RECORDED: lambda p, _: f"promotion policy {p['policy']['version']} was recorded",
     EventKind.POLICY_PINNED: lambda p, _: f"promotion policy {p['policy_sha256'][:12]} was pinned by an operator",
@@ -44,4 +49,5 @@ _SENTENCES: dict[EventKind, Callable[[dict[str, Any], str], str]] = {
     EventKind.RELEASE_PROMOTED: lambda _, r: f"release {r} went into production",
     EventKind.RELEASE_ROLLED_BACK: lambda p, r: f"release {r} was rolled back to {p['to'][:12]}: {p['reason']}",
     EventKind.ALIAS_RESTORED: _restored,
+    EventKind.ADMISSION_REFUSED: _refused,
 }

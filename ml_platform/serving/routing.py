@@ -23,8 +23,8 @@ _NOBODY: frozenset[str] = frozenset()
 class RoutingTable:
     """What may serve at one epoch; the gateway makes one when the epoch moves and swaps one pointer.
 
-    `rollout` names the draw of users: the canary's release, unless the caller knows a name that also tells
-    apart two rollouts of one release. `last_good` is the release that served before production.
+    `rollout` names the draw of users and tells apart two rollouts of one release; where it is empty, the canary's
+    release does. `last_good` is the release that served before production.
     `shadow_share` is the share of requests of which the shadow gets a copy.
     """
 
@@ -44,9 +44,7 @@ class RoutingTable:
                 raise ValueError(f"{name} of '{self.product}' is {share}, expected a share from 0 to 1.")
 
     @classmethod
-    def of(
-        cls, state: DeploymentState, *, last_good: str | None = None, shadow_share: float = 0.0, rollout: str = ""
-    ) -> Self:
+    def of(cls, state: DeploymentState, *, shadow_share: float = 0.0) -> Self:
         """The table of a deployment's slots."""
         return cls(
             product=state.product,
@@ -54,10 +52,10 @@ class RoutingTable:
             production=state.slots.get(SlotName.PRODUCTION),
             canary=state.slots.get(SlotName.CANARY),
             shadow=state.slots.get(SlotName.SHADOW),
-            last_good=last_good,
+            last_good=state.last_good,
             exposure=state.exposure,
             shadow_share=shadow_share,
-            rollout=rollout,
+            rollout=state.rollout,
         )
 
     @property

@@ -184,8 +184,8 @@ def test_a_shadow_that_answers_anyway_or_is_down_gets_no_copy() -> None:
 
 def test_a_table_says_what_the_deployment_says() -> None:
     slots = {SlotName.PRODUCTION: PRODUCTION, SlotName.CANARY: CANARY}
-    state = DeploymentState(product="flights", epoch=7, slots=slots, exposure=0.5)
-    made = RoutingTable.of(state, last_good=OLD)
+    state = DeploymentState(product="flights", epoch=7, slots=slots, exposure=0.5, last_good=OLD)
+    made = RoutingTable.of(state)
     assert made == table(0.5, last_good=OLD)
     assert made.releases == (PRODUCTION, CANARY, OLD)
 
