@@ -1,7 +1,10 @@
 """The processes of a Procfile, started together and ended together; needs honcho, of the Dagster layer."""
 
+import multiprocessing
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 from honcho.environ import parse_procfile
 from honcho.manager import Manager
@@ -10,11 +13,16 @@ from honcho.printer import Printer
 STOPPED = (130, 143)
 """How honcho says that Ctrl-C or SIGTERM stopped it, which is how it is meant to end."""
 
+DEATHS_AT_MOST = 5
+WITHIN_S = 60.0
+FIRST_PAUSE_S = 0.5
+
 
 def run_procfile(folder: Path, environment: dict[str, str], *, quiet: bool) -> int:
-    """Runs `Procfile` of a folder until a signal comes, 0, or one process ends, which ends the others: its exit code.
+    """Runs `Procfile` of a folder until a signal comes: 0. A process that ends by itself is started again.
 
-    What the processes say goes to stdout with their names before it, or to stderr when `quiet`.
+    One that ends DEATHS_AT_MOST times WITHIN_S seconds ends the others too, with its exit code. What the processes say
+    goes to stdout with their names before it, or to stderr when `quiet`.
     """
     manager = _PatientManager(Printer(sys.stderr if quiet else sys.stdout))
     procfile = parse_procfile((folder / "Procfile").read_text(encoding="utf-8"))
@@ -25,9 +33,15 @@ def run_procfile(folder: Path, environment: dict[str, str], *, quiet: bool) -> i
 
 
 class _PatientManager(Manager):  # type: ignore[misc]  # honcho ships no types
-    """Ends its processes once all of them have started: honcho forgets those that had no process id yet."""
+    """Starts what died again, and ends its processes only once all have started: honcho forgets those without an id.
 
-    asked_to_end = False
+    honcho itself ends everything as soon as one process ends; an engine that dies must not take the gateway along.
+    """
+
+    def __init__(self, printer: Printer) -> None:
+        super().__init__(printer)
+        self.asked_to_end = False
+        self._deaths: dict[str, list[float]] = {}
 
     def terminate(self) -> None:
         """See Manager."""
@@ -40,3 +54,34 @@ class _PatientManager(Manager):  # type: ignore[misc]  # honcho ships no types
         if started and self.asked_to_end:
             super().terminate()
         return started
+
+    def _all_stopped(self) -> bool:
+        return self.asked_to_end and bool(super()._all_stopped())
+
+    def _any_stopped(self) -> bool:
+        """Whether a process is dead for good; honcho asks some ten times a second."""
+        if self.asked_to_end:
+            return bool(super()._any_stopped())
+        return any(
+            process.get("returncode") is not None and not self._comes_back(name, process)
+            for name, process in self._processes.items()
+        )
+
+    def _comes_back(self, name: str, process: dict[str, Any]) -> bool:
+        """Starts a dead process again after a pause that doubles; False for one that died too often."""
+        now, deaths = time.monotonic(), self._deaths.setdefault(name, [])
+        if "restart_at" not in process:
+            deaths[:] = [*(at for at in deaths if now - at < WITHIN_S), now]
+            if len(deaths) >= DEATHS_AT_MOST:
+                self._system_print(f"{name} ended {len(deaths)} times within {WITHIN_S:.0f} s: ending all\n")
+                self.returncode = process["returncode"] or 1
+                return False
+            pause = FIRST_PAUSE_S * 2 ** (len(deaths) - 1)
+            process["restart_at"], self.returncode = now + pause, None
+            self._system_print(f"{name} ended by itself, it is started again in {pause:g} s\n")
+        elif now >= process["restart_at"]:
+            for state in ("returncode", "restart_at", "pid"):
+                del process[state]
+            process["process"] = multiprocessing.Process(name=name, target=process["obj"].run, args=(self.events, True))
+            process["process"].start()
+        return True

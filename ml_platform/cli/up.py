@@ -18,34 +18,43 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 DAGSTER_PORT = 3000
 MLFLOW_PORT = 5000
+GATEWAY_PORT = 8080
+ENGINE_PORT = 8081
 
 
 def up(
     host: Annotated[str, typer.Option(help="The address to bind to; nothing asks for a password.")] = LOOPBACK,
     dagster_port: Annotated[int, typer.Option(min=1, max=65535, help="The Dagster UI.")] = DAGSTER_PORT,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="The MLflow UI.")] = MLFLOW_PORT,
+    gateway_port: Annotated[int, typer.Option(min=1, max=65535, help="Where products answer.")] = GATEWAY_PORT,
+    engine_port: Annotated[int, typer.Option(min=1, max=65535, help="The model; for the gateway.")] = ENGINE_PORT,
     as_json: AsJson = False,
 ) -> None:
-    """Start the Dagster UI, its daemon and the MLflow UI; Ctrl-C stops them all."""
+    """Start the Dagster UI, its daemon, MLflow, the engine and the gateway; Ctrl-C stops them all."""
     from ml_platform.cli.environment import child_environment, find_checkout
     from ml_platform.contracts.home import Home
 
     home, checkout = Home.from_environment(), find_checkout()
-    _require_free(host, {"--dagster-port": dagster_port, "--mlflow-port": mlflow_port})
+    ports = {"dagster": dagster_port, "mlflow": mlflow_port, "gateway": gateway_port}
+    _require_free(host, {f"--{name}-port": port for name, port in ports.items()} | {"--engine-port": engine_port})
     _prepare(home, checkout, child_environment(home))
     environment = child_environment(home) | {
         "MLP_WORKSPACE": str(checkout / "workspace.yaml"),
         "MLP_HOST": host,
         "MLP_DAGSTER_PORT": str(dagster_port),
         "MLP_MLFLOW_PORT": str(mlflow_port),
+        "MLP_GATEWAY_PORT": str(gateway_port),
+        "MLP_ENGINE_PORT": str(engine_port),
+        # Whoever reaches the engine could ask past the gateway, so it stays on loopback whatever the host is.
+        "MLP_ENGINE_HOST": LOOPBACK,
         "MLP_MLFLOW_URL": home.mlflow_url,
         "MLP_MLFLOW_ARTIFACTS": str(home.mlflow_artifacts),
     }
-    addresses = {"dagster": f"http://{host}:{dagster_port}", "mlflow": f"http://{host}:{mlflow_port}"}
+    addresses = {name: f"http://{host}:{port}" for name, port in ports.items()}
     if as_json:
         print_json({"home": str(home.root), **addresses})
     else:
-        print_pairs([("Dagster", addresses["dagster"]), ("MLflow", addresses["mlflow"]), ("state", home.root)])
+        print_pairs([*addresses.items(), ("state", home.root)])
     sys.stdout.flush()
     raise typer.Exit(_supervise(checkout, environment, quiet=as_json))
 

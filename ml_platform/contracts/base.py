@@ -3,16 +3,33 @@
 import json
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from ml_platform.contracts.canonical import canonical_bytes, digest
 from ml_platform.contracts.explain import explain
 from ml_platform.contracts.reading import read_mapping
 from ml_platform.errors import ContractError
 
-__all__ = ["Column", "Contract", "Finite", "Name", "SemanticVersion", "Sha256", "Share", "read_mapping"]
+__all__ = [
+    "Column",
+    "Contract",
+    "Finite",
+    "GrowingContract",
+    "Name",
+    "SemanticVersion",
+    "Sha256",
+    "Share",
+    "read_mapping",
+]
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -59,6 +76,20 @@ class Contract(BaseModel):
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
             raise ContractError(explain(cls, error, data, where)) from None
+
+
+class GrowingContract(Contract):
+    """A value that is kept for years under its digest, and got fields since: what is older keeps its bytes.
+
+    `came_later` names the fields that stand in the canonical JSON only where they hold something.
+    """
+
+    came_later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = write(self)
+        return {name: value for name, value in plain.items() if value is not None or name not in self.came_later}
 
 
 def _spelled(value: Any) -> Any:

@@ -1,11 +1,11 @@
 """Events: what the ledger records, one payload a kind; nothing else ever changes what serves."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AwareDatetime, Field
 
-from ml_platform.contracts.base import Contract, Name, Sha256, Share
+from ml_platform.contracts.base import Contract, GrowingContract, Name, Sha256, Share
 from ml_platform.contracts.evidence import Evidence, Verdict
 from ml_platform.contracts.policy import PromotionPolicy, SlotName
 from ml_platform.contracts.release import Release
@@ -145,10 +145,12 @@ class CanaryAborted(Contract):
     reason: str
 
 
-class ReleasePromoted(Contract):
-    """The canary becomes production; what served before is superseded."""
+class ReleasePromoted(GrowingContract):
+    """The canary becomes production; what served before is superseded. A person who decides it says why."""
 
+    came_later: ClassVar[tuple[str, ...]] = ("reason",)
     release_id: Sha256
+    reason: str | None = None
 
 
 class ReleaseRolledBack(Contract):

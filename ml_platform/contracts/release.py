@@ -1,11 +1,11 @@
 """The release: the complete tuple that moves as one unit, and the candidate inside it."""
 
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
-from ml_platform.contracts.base import Contract, Name, SemanticVersion, Sha256
+from ml_platform.contracts.base import Contract, GrowingContract, Name, SemanticVersion, Sha256
 
 
 class DataPart(Contract):
@@ -58,8 +58,10 @@ class EnvironmentPart(Contract):
     packages: dict[str, str]
 
 
-class Release(Contract):
+class Release(GrowingContract):
     """The complete tuple. Its id is the SHA-256 of its canonical JSON, so nothing in it can change."""
+
+    came_later: ClassVar[tuple[str, ...]] = ("serving",)
 
     product: Name
     data: DataPart
@@ -74,14 +76,6 @@ class Release(Contract):
     upstream_releases: tuple[Sha256, ...] = ()
     code: CodePart
     environment: EnvironmentPart
-
-    @model_serializer(mode="wrap")
-    def _without_what_came_later(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Releases from before a part existed keep their canonical JSON, and with it their ids."""
-        plain: dict[str, Any] = write(self)
-        if self.serving is None:
-            del plain["serving"]
-        return plain
 
     @property
     def release_id(self) -> str:

@@ -23,6 +23,11 @@ def _held(payload: dict[str, Any], release: str) -> str:
     return f"release {release} is held: {', '.join(payload['gates'])}"
 
 
+def _promoted(payload: dict[str, Any], release: str) -> str:
+    reason = f": {payload['reason']}" if payload.get("reason") else ""
+    return f"release {release} went into production{reason}"
+
+
 def _restored(payload: dict[str, Any], _: str) -> str:
     found = f"moved to version {payload['found']}" if payload["found"] else "removed"
     return f"ALERT: the alias {payload['alias']} was {found} in MLflow by hand ({payload['edited_by']}) and is put back"
@@ -46,7 +51,7 @@ _SENTENCES: dict[EventKind, Callable[[dict[str, Any], str], str]] = {
     EventKind.CANARY_PAUSED: lambda p, r: f"canary {r} was paused: {p['reason']}",
     EventKind.CANARY_RESUMED: lambda p, r: f"canary {r} was resumed: {p['reason']}",
     EventKind.CANARY_ABORTED: lambda p, r: f"canary {r} was aborted: {p['reason']}",
-    EventKind.RELEASE_PROMOTED: lambda _, r: f"release {r} went into production",
+    EventKind.RELEASE_PROMOTED: _promoted,
     EventKind.RELEASE_ROLLED_BACK: lambda p, r: f"release {r} was rolled back to {p['to'][:12]}: {p['reason']}",
     EventKind.ALIAS_RESTORED: _restored,
     EventKind.ADMISSION_REFUSED: _refused,

@@ -187,14 +187,20 @@ class Controller:
             return Move(product, release_id, None, 0.0, move.epoch, True, f"canary aborted. {quarantine.sentence}")
 
     def promote(
-        self, product: str, release_id: str, now: datetime, actor: str, expected_epoch: int | None = None
+        self,
+        product: str,
+        release_id: str,
+        now: datetime,
+        actor: str,
+        expected_epoch: int | None = None,
+        reason: str | None = None,
     ) -> Move | Held:
-        """Puts the canary into production; what served before is superseded."""
+        """Puts the canary into production; what served before is superseded. A person who decides it says why."""
         with self._door(product, now, actor, expected_epoch) as door:
             release = door.find(release_id)
             if held := door.why_held(release, door.assess(release)):
                 return held
-            return self._moved(door, ReleasePromoted(release_id=release_id), "promoted to production")
+            return self._moved(door, ReleasePromoted(release_id=release_id, reason=reason), "promoted to production")
 
     def roll_back(
         self,

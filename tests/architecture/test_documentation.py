@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ml_platform.cli.app import app
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("products/**/*.md")])
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -40,20 +42,8 @@ def test_the_commands_that_the_readme_names_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+)%?:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     asked = set(re.findall(r"`?make ([a-z][a-z-]*)", text))
     assert {target for target in asked if target not in targets and not target.startswith("bench-")} == set()
-    commands = {
-        "run",
-        "backfill",
-        "status",
-        "releases",
-        "show",
-        "diff",
-        "verify",
-        "ledger",
-        "doctor",
-        "up",
-        "schemas",
-        "policy",
-        "keys",
-        "mirror",
+    groups = {group.name for group in app.registered_groups}
+    commands = groups | {
+        command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands
     }
     assert set(re.findall(r"`mlp ([a-z]+)", text)) <= commands

@@ -8,14 +8,19 @@ from ml_platform.contracts import base, canonical, policy, progress
 from ml_platform.contracts.home import Home
 
 COMMANDS = {
+    "abort",
     "backfill",
     "diff",
     "doctor",
     "keys",
-    "mirror",
     "ledger",
+    "mirror",
+    "pause",
     "policy",
+    "promote",
     "releases",
+    "resume",
+    "rollback",
     "run",
     "schemas",
     "show",
@@ -64,7 +69,8 @@ def tree_lines() -> list[str]:
 
 
 def test_what_contracts_are_made_of() -> None:
-    assert set(base.__all__) == {"Contract", "Finite", "Name", "SemanticVersion", "Sha256", "Share", "read_mapping"}
+    words = {"Column", "Finite", "Name", "SemanticVersion", "Sha256", "Share"}
+    assert set(base.__all__) == words | {"Contract", "GrowingContract", "read_mapping"}
     assert public(canonical) == {"bytes_sha256", "canonical_bytes", "digest", "file_sha256", "sources_sha256"}
     assert public(progress) == {"Progress", "silent"}
     assert {

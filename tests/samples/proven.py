@@ -76,14 +76,14 @@ def make_proven(root: Path) -> Proven:
     return proven
 
 
-def prove(proven: Proven, release: Release, report_sha256: str) -> None:
+def prove(proven: Proven, release: Release, report_sha256: str, reference: str = "base") -> None:
     """Registers a release and records a PASS of every gate, under the policy that the home's operator pinned."""
     key, operator = proven.key, operator_key(proven.home)
     assert operator is not None
     controller = proven.controller
     controller.pin_policy(PRODUCT, POLICY, operator, "a test", proven.now, "a test", only_first=True)
     controller.register_release(release, POLICY, proven.now, "a test")
-    inputs = inputs_of(release) | {"eval_report": report_sha256}
+    inputs = inputs_of(release, reference) | {"eval_report": report_sha256}
     assert controller.record_verdicts(release, make_results(POLICY), inputs, key, proven.now, "a test").eligible
 
 

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from ml_platform.cli.machine import examine_machine
 from ml_platform.contracts.home import Home
 
 ROOT = Path(__file__).parents[2]
+PORTS = ("dagster", "mlflow", "gateway", "engine")
 
 
 def states(home: Home) -> dict[str, tuple[str, str, str]]:
@@ -103,30 +106,44 @@ def test_two_programs_cannot_have_one_port(capsys: pytest.CaptureFixture[str]) -
     assert "are the same port" in capsys.readouterr().err
 
 
-def test_the_processes_of_the_procfile_get_their_addresses_and_end_with_the_command(tmp_path: Path) -> None:
-    (tmp_path / "definitions.py").write_text("")
-    (tmp_path / "launch.py").write_text("import pathlib, sys; pathlib.Path('prepared.txt').write_text(sys.argv[1])")
-    (tmp_path / "Procfile").write_text(
-        'one: echo "$MLP_HOST $MLP_DAGSTER_PORT $DAGSTER_HOME" > one.txt; echo $$ >> pids; exec sleep 600\n'
-        "two: echo $$ >> pids; exec sleep 600\n"
-    )
-    ports = free_port(), free_port()
-    arguments = ["up", "--dagster-port", str(ports[0]), "--mlflow-port", str(ports[1]), "--json"]
-    environment = {**os.environ, "ML_PLATFORM_HOME": str(tmp_path / "home")}
+@contextmanager
+def started(folder: Path, procfile: str, *ports: int) -> Iterator[subprocess.Popen[str]]:
+    """`mlp up` with a Procfile of our own."""
+    (folder / "definitions.py").write_text("")
+    (folder / "launch.py").write_text("import pathlib, sys; pathlib.Path('prepared.txt').write_text(sys.argv[1])")
+    (folder / "Procfile").write_text(procfile)
+    arguments = ["up", "--json"]
+    for name, port in zip(PORTS, ports, strict=True):
+        arguments += [f"--{name}-port", str(port)]
+    environment = {**os.environ, "ML_PLATFORM_HOME": str(folder / "home")}
     program = f"import sys; from ml_platform.cli.app import run; sys.exit(run({arguments!r}))"
-    command = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", program],
-        cwd=tmp_path,
+        cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+    ) as command:
+        yield command
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert condition()
+
+
+def test_the_processes_of_the_procfile_get_their_addresses_and_end_with_the_command(tmp_path: Path) -> None:
+    procfile = (
+        'one: echo "$MLP_HOST $MLP_DAGSTER_PORT $DAGSTER_HOME" > one.txt; echo $$ >> pids; exec sleep 600\n'
+        "two: echo $$ >> pids; exec sleep 600\n"
     )
-    with command:
-        deadline = time.monotonic() + 30
-        while (not pids(tmp_path) or len(pids(tmp_path)) < 2) and time.monotonic() < deadline:
-            time.sleep(0.05)
+    ports = [free_port() for _ in PORTS]
+    with started(tmp_path, procfile, *ports) as command:
+        wait_until(lambda: len(pids(tmp_path)) == 2)
         command.send_signal(signal.SIGINT)
         output, _ = command.communicate(timeout=30)
     assert command.returncode == 0
@@ -135,6 +152,32 @@ def test_the_processes_of_the_procfile_get_their_addresses_and_end_with_the_comm
     assert (tmp_path / "prepared.txt").read_text() == "tidy"
     assert len(pids(tmp_path)) == 2
     assert [pid for pid in pids(tmp_path) if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_a_process_that_is_killed_comes_back_and_the_others_stay(tmp_path: Path) -> None:
+    procfile = "one: echo $$ >> pids; exec sleep 600\ntwo: echo $$ > two.txt; exec sleep 600\n"
+    with started(tmp_path, procfile, *(free_port() for _ in PORTS)) as command:
+        wait_until(lambda: bool(pids(tmp_path)) and (tmp_path / "two.txt").exists())
+        os.kill(int(pids(tmp_path)[0]), signal.SIGKILL)
+        wait_until(lambda: len(pids(tmp_path)) == 2)
+        other = (tmp_path / "two.txt").read_text().strip()
+        assert Path(f"/proc/{other}").exists()
+        command.send_signal(signal.SIGTERM)
+        command.communicate(timeout=30)
+    assert command.returncode == 0
+    assert [pid for pid in [*pids(tmp_path), other] if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_a_process_that_dies_again_and_again_ends_them_all_with_its_code(tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text("one: echo $$ >> pids; exit 3\ntwo: exec sleep 600\n")
+    program = "import os, sys\nfrom pathlib import Path\nfrom ml_platform.cli import procfile\n"
+    program += "procfile.FIRST_PAUSE_S = 0.01\nsys.exit(procfile.run_procfile(Path(), dict(os.environ), quiet=True))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 3
+    assert len(pids(tmp_path)) == 5
+    assert "one ended 5 times within 60 s" in done.stderr
 
 
 def pids(folder: Path) -> list[str]:

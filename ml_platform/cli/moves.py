@@ -1,0 +1,114 @@
+"""`mlp promote|pause|resume|abort|rollback`: an operator moves a slot, through the same door as everybody else."""
+
+import getpass
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ml_platform.cli.output import AsJson, print_json, short
+from ml_platform.contracts.policy import SlotName
+from ml_platform.errors import InvalidInputError, RefusedError
+
+if TYPE_CHECKING:
+    from ml_platform.release.controller import Controller
+    from ml_platform.release.moves import Held, Move
+
+    AttemptedMove = Callable[[Controller, str, datetime, str], Move | Held]
+
+ProductName = Annotated[str, typer.Argument(help="The product's name.", metavar="PRODUCT")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, for those who ask later.")]
+
+
+def promote(product: ProductName, reason: Reason, as_json: AsJson = False) -> None:
+    """Put the canary into production now; its gates and its evidence are checked again."""
+
+    def move(door: "Controller", canary: str, now: datetime, actor: str) -> "Move | Held":
+        return door.promote(product, canary, now, actor, reason=_said(reason))
+
+    _do(product, SlotName.CANARY, move, as_json=as_json)
+
+
+def pause(product: ProductName, reason: Reason, as_json: AsJson = False) -> None:
+    """Let the canary keep its users and go no further."""
+
+    def move(door: "Controller", canary: str, now: datetime, actor: str) -> "Move | Held":
+        return door.pause_canary(product, canary, _said(reason), now, actor)
+
+    _do(product, SlotName.CANARY, move, as_json=as_json)
+
+
+def resume(product: ProductName, reason: Reason, as_json: AsJson = False) -> None:
+    """Let a paused canary go on."""
+
+    def move(door: "Controller", canary: str, now: datetime, actor: str) -> "Move | Held":
+        return door.resume_canary(product, canary, _said(reason), now, actor)
+
+    _do(product, SlotName.CANARY, move, as_json=as_json)
+
+
+def abort(product: ProductName, reason: Reason, as_json: AsJson = False) -> None:
+    """Take the canary away; production answers all users, and the release is quarantined."""
+
+    def move(door: "Controller", canary: str, now: datetime, actor: str) -> "Move | Held":
+        return door.abort_canary(product, canary, _said(reason), now, actor)
+
+    _do(product, SlotName.CANARY, move, as_json=as_json)
+
+
+def rollback(
+    product: ProductName,
+    reason: Reason,
+    to: Annotated[str | None, typer.Option(help="Back to this release; default: the one that served before.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take production back to an earlier release, whole: weights, prompt, guardrails, thresholds, features."""
+
+    def move(door: "Controller", _: str, now: datetime, actor: str) -> "Move | Held":
+        return door.roll_back(product, _said(reason), now, actor, to=_named(to) if to else None)
+
+    _do(product, SlotName.PRODUCTION, move, as_json=as_json)
+
+
+def _do(product: str, slot: SlotName, move: "AttemptedMove", *, as_json: bool) -> None:
+    from ml_platform.cli.dossier import open_ledger
+    from ml_platform.contracts.home import Home
+    from ml_platform.lineage.keys import trusted_keys, trusted_operators
+    from ml_platform.release.assemble import gate_producer
+    from ml_platform.release.controller import Controller
+    from ml_platform.release.moves import Held
+
+    home = Home.from_environment()
+    door = Controller(open_ledger(home), trusted_keys(home), gate_producer(), trusted_operators(home))
+    serving = door.state(product).slots.get(slot)
+    if serving is None:
+        raise RefusedError(f"no release of {product} is in the slot {slot}. `mlp status` shows what serves.")
+    done = move(door, serving, datetime.now(UTC), f"{getpass.getuser()}@{socket.gethostname()}")
+    if isinstance(done, Held):
+        reasons = "".join(f"\n  {gate}: {why}" for gate, why in done.reasons.items())
+        raise RefusedError(f"release {short(done.release_id)} stays where it is, {done.sentence}.{reasons}")
+    if as_json:
+        print_json({**vars(done), "sentence": done.sentence})
+        return
+    typer.echo(f"{product}: release {short(done.release_id)}: {done.sentence}. Epoch {done.epoch}.")
+
+
+def _said(reason: str) -> str:
+    if not reason.strip():
+        raise InvalidInputError("--reason is empty. Say why in a sentence: it stands in the ledger for ever.")
+    return reason.strip()
+
+
+def _named(release: str) -> str:
+    from ml_platform.cli.dossier import read_dossier
+    from ml_platform.contracts.home import Home
+
+    return read_dossier(Home.from_environment(), release, with_mlflow=False).record.release_id
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands of this file."""
+    for command in (promote, pause, resume, abort, rollback):
+        app.command(rich_help_panel="Releases")(command)
