@@ -13,14 +13,11 @@ from ml_platform.lineage.ledger import Transaction
 from ml_platform.lineage.pins import counting_pin, why_not_pinned
 from ml_platform.lineage.quarantine import quarantine_of
 from ml_platform.lineage.replay_rules import FALLEN
-from ml_platform.lineage.verification import Eligibility, assess_evidence, assess_served, outdated_comparisons
+from ml_platform.lineage.standing import PINNED, QUARANTINE, Trust, why_no_standing
+from ml_platform.lineage.verification import Eligibility, assess_evidence, outdated_comparisons
 from ml_platform.release.moves import Held, Move
 
-PINNED = "policy_pinned"
-"""The name under which a policy that is not the pinned one holds a release."""
-
-QUARANTINE = "quarantine"
-"""The name under which earlier aborts and rollbacks hold a release."""
+__all__ = ["PINNED", "QUARANTINE", "Door"]
 
 
 @dataclass(frozen=True)
@@ -77,16 +74,10 @@ class Door:
         state, promoted = replay.states[release_id], replay.promoted.get(release_id)
         if state is not ReleaseState.SUPERSEDED or promoted is None:
             return f"It is {state}, expected {ReleaseState.SUPERSEDED}."
-        policy = self.policy_of(release)
-        quarantine = quarantine_of(replay.falls.get(release_id, ()), policy.quarantine)
-        if quarantine.holds(self.now):
-            return quarantine.sentence
-        pins = [(event, envelope) for event, envelope in self.transaction.pins() if event.sequence < promoted.sequence]
-        if reason := why_not_pinned(release.product, policy.sha256, counting_pin(pins, self.operators)):
-            return f"At its promotion: {reason}"
-        envelopes = self.transaction.envelopes(release_id)
-        found = assess_served(envelopes, self.trusted, policy, release, promoted.recorded_at, self.now)
-        return " ".join(f"{gate}: {reason}" for gate, reason in found.reasons.items())
+        trust = Trust(self.trusted, self.operators)
+        envelopes, pins = self.transaction.envelopes(release_id), self.transaction.pins()
+        reasons = why_no_standing(replay, envelopes, pins, trust, release_id, promoted, self.now)
+        return " ".join(f"{name}: {reason}" for name, reason in reasons.items())
 
     def say(self, release: Release, found: Eligibility) -> None:
         """Records held or eligible, where that is news."""

@@ -1,0 +1,52 @@
+"""Standing: whether a release that a slot holds was rightly let in, by the rules of the controller; pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ml_platform.contracts.events import Event
+from ml_platform.lineage.key_values import TrustedKeys
+from ml_platform.lineage.pins import counting_pin, why_not_pinned
+from ml_platform.lineage.quarantine import quarantine_of
+from ml_platform.lineage.replay import Replay
+from ml_platform.lineage.verification import assess_served
+
+PINNED = "policy_pinned"
+"""The name under which a policy that is not the pinned one holds a release."""
+
+QUARANTINE = "quarantine"
+"""The name under which earlier aborts and rollbacks hold a release."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whose signatures count: under evidence, and under pins of policies. Public keys only."""
+
+    evidence: TrustedKeys
+    operators: TrustedKeys
+
+
+def why_no_standing(
+    replay: Replay,
+    envelopes: Iterable[bytes],
+    pins: Sequence[tuple[Event, bytes]],
+    trust: Trust,
+    release_id: str,
+    let_in: Event,
+    now: datetime,
+) -> dict[str, str]:
+    """What speaks against a registered release that the event `let_in` put where it is, by name; empty for nothing.
+
+    Its policy must have been the pinned one then, its evidence must have counted then, and nothing that was measured
+    since may take that back; whoever fell serves out his quarantine. That evidence expires later counts for nothing.
+    """
+    release = replay.releases[release_id]
+    policy = replay.policies[release.promotion_policy.content_sha256]
+    quarantine = quarantine_of(replay.falls.get(release_id, ()), policy.quarantine)
+    if quarantine.holds(now):
+        return {QUARANTINE: quarantine.sentence}
+    before = [(event, envelope) for event, envelope in pins if event.sequence < let_in.sequence]
+    if reason := why_not_pinned(release.product, policy.sha256, counting_pin(before, trust.operators)):
+        return {PINNED: f"When it was let in: {reason}"}
+    found = assess_served(envelopes, trust.evidence, policy, release, let_in.recorded_at, now)
+    return dict(found.reasons)

@@ -1,0 +1,58 @@
+"""Admission: whether a release may serve in the slot that the ledger gives it; pure, with public keys only.
+
+The ledger says what shall serve, and whoever can write to it can say anything. So a gateway asks again what the
+controller asked when it moved the slot: is the release registered, did an operator pin its policy, did the evidence
+count at that moment, has nothing since taken it back. The chain itself was verified by whoever read the replay.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from ml_platform.contracts.events import Event
+from ml_platform.contracts.policy import SlotName
+from ml_platform.lineage.replay import Replay
+from ml_platform.lineage.standing import Trust, why_no_standing
+
+CLOCK_SKEW = timedelta(minutes=1)
+"""How far the clocks of the controller and of a gateway may be apart."""
+
+
+def assess_admission(
+    replay: Replay,
+    envelopes: Iterable[bytes],
+    pins: Sequence[tuple[Event, bytes]],
+    trust: Trust,
+    release_id: str,
+    slot: SlotName | None,
+    now: datetime,
+) -> dict[str, str]:
+    """What speaks against a release serving in a slot, by name; empty when it may.
+
+    `slot` is None for the release that production would be taken back to. `envelopes` are the release's, `pins` the
+    product's, both as recorded, with signatures that nobody verified yet.
+    """
+    release = replay.releases.get(release_id)
+    if release is None:
+        return {"registered": f"Release {release_id[:12]} of {replay.product} is not in the ledger."}
+    let_in = let_in_by(replay, release_id, slot)
+    if let_in is None:
+        return {"let_in": f"No event of the ledger let release {release_id[:12]} into {slot or 'production'}."}
+    if let_in.recorded_at > now + CLOCK_SKEW:
+        moment = f"{let_in.recorded_at:%Y-%m-%d %H:%M:%S} UTC"
+        return {"let_in": f"It was let in at {moment}, which is still to come. Correct the clock of whoever moved it."}
+    reasons = why_no_standing(replay, envelopes, pins, trust, release_id, let_in, now)
+    if slot is SlotName.CANARY:
+        steps = replay.policies[release.promotion_policy.content_sha256].canary.steps
+        planned = dict(enumerate(steps, start=1)).get(replay.canary_step)
+        if planned != replay.exposure:
+            plan = "has no such step" if planned is None else f"says {planned:.0%}"
+            reasons["exposure"] = f"Step {replay.canary_step} gives it {replay.exposure:.0%}; the plan {plan}."
+    return reasons
+
+
+def let_in_by(replay: Replay, release_id: str, slot: SlotName | None) -> Event | None:
+    """The event that let a release into its slot: the opening of the canary, or the promotion."""
+    if slot is SlotName.CANARY:
+        opened = replay.opened
+        return opened if opened is not None and opened.payload["release_id"] == release_id else None
+    return replay.promoted.get(release_id)
