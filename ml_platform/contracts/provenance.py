@@ -57,12 +57,15 @@ class UnrecordedPolicy(StrEnum):
 class FeaturesRead(Contract):
     """What the online store said: each value and when it was true, by the name of the feature.
 
-    `keys` are the entity keys that were looked up, so that `skew` can ask the same again. A value that was missing is
-    None, and NaN is no value: whoever reads a store turns it into None.
+    `keys` are the entity keys that were looked up, so that `skew` can ask the same again; `features_sha256` are the
+    features that were online, as known at `published_at`. A value that was missing is None, and NaN is no value:
+    whoever reads a store turns it into None.
     """
 
     service: str
     definitions_sha256: Sha256
+    features_sha256: Sha256 | None = None
+    published_at: AwareDatetime | None = None
     read_at: AwareDatetime
     keys: Entity
     values: dict[Name, Scalar | None]

@@ -13,6 +13,9 @@ from ml_platform.errors import ContractError
 EVENT_TIME = "event_timestamp"
 CREATED_TIME = "created_timestamp"
 
+NO_MEANING = frozenset({"lookups.py", "online.py", "opened.py", "publication.py", "reading.py", "skew.py"})
+"""Modules of this package that give no feature its meaning; a new one does until it is named here."""
+
 _ENTITY_TYPES = (ColumnType.STRING, ColumnType.INTEGER)
 _NUMERIC_TYPES = (ColumnType.INTEGER, ColumnType.NUMBER, ColumnType.BOOLEAN)
 
@@ -20,11 +23,13 @@ _NUMERIC_TYPES = (ColumnType.INTEGER, ColumnType.NUMBER, ColumnType.BOOLEAN)
 def definitions_sha256(product: Product) -> str:
     """The digest of everything that gives a feature its meaning, whatever the order of keys.
 
-    It covers features.yaml, the types and times of the columns it uses, and the code of this package.
+    It covers features.yaml, the types and times of the columns it uses, and the code of this package that computes,
+    joins and stores features; code that only publishes or reads what was computed may change under a release.
     Raises ContractError for a product without features.
     """
     spec = checked_features(product)
     here = Path(__file__).parent
+    code = [path for path in here.rglob("*.py") if path.name not in NO_MEANING]
     sources = {
         name: {
             "columns": {column: str(kind) for column, kind in product.spec.sources[name].columns.items()},
@@ -33,9 +38,7 @@ def definitions_sha256(product: Product) -> str:
         }
         for name in {view.source for view in spec.views.values()}
     }
-    return digest(
-        {"spec": spec.model_dump(mode="json"), "sources": sources, "code_sha256": sources_sha256([here], here)}
-    )
+    return digest({"spec": spec.model_dump(mode="json"), "sources": sources, "code_sha256": sources_sha256(code, here)})
 
 
 def checked_features(product: Product) -> FeatureSpec:
@@ -102,7 +105,7 @@ def feast_objects(product: Product, folder: Path, *, published: bool = False) ->
     spec, keys = checked_features(product), entity_types(product)
     entities = {
         column: Entity(
-            name=feast_name(product, column),
+            name=feast_name(product.name, column),
             join_keys=[column],
             value_type=value_types[kind],
             owner=product.spec.owner,
@@ -111,7 +114,7 @@ def feast_objects(product: Product, folder: Path, *, published: bool = False) ->
     }
     views = [
         FeatureView(
-            name=feast_name(product, name),
+            name=feast_name(product.name, name),
             entities=[entities[column] for column in view.entity],
             ttl=timedelta(hours=view.ttl_hours or 0),
             schema=[
@@ -120,7 +123,7 @@ def feast_objects(product: Product, folder: Path, *, published: bool = False) ->
                 *([Field(name=event_feature(name), dtype=feast_types.Int64)] if published else []),
             ],
             source=FileSource(
-                name=feast_name(product, name),
+                name=feast_name(product.name, name),
                 path=str(folder / f"{name}.parquet"),
                 timestamp_field=EVENT_TIME,
                 created_timestamp_column=CREATED_TIME,
@@ -131,7 +134,7 @@ def feast_objects(product: Product, folder: Path, *, published: bool = False) ->
         for name, view in sorted(spec.views.items())
     ]
     service = FeatureService(
-        name=feast_name(product, spec.service),
+        name=feast_name(product.name, spec.service),
         features=views,
         description=f"What {product.spec.title} sees",
         tags={"product": product.name, "definitions_sha256": definitions_sha256(product)},
@@ -140,9 +143,9 @@ def feast_objects(product: Product, folder: Path, *, published: bool = False) ->
     return [*entities.values(), *(view.batch_source for view in views), *views, service]
 
 
-def feast_name(product: Product, name: str) -> str:
+def feast_name(product: str, name: str) -> str:
     """The name of an object of a product in Feast, where all products share one project."""
-    return f"{product.name}__{name}"
+    return f"{product}__{name}"
 
 
 def event_feature(view: str) -> str:
@@ -158,7 +161,7 @@ def _describe(view: FeatureViewSpec) -> str:
 
 def _check_view(where: str, view: FeatureViewSpec, sources: dict[str, SourceSpec]) -> None:
     if view.source not in sources:
-        raise ContractError(f"{where}: unknown source '{view.source}': {_nearest(view.source, list(sources))}")
+        raise ContractError(f"{where}: unknown source '{view.source}': {nearest(view.source, list(sources))}")
     source = sources[view.source]
     for column in view.entity:
         _require(f"{where}: entity", column, source, _ENTITY_TYPES)
@@ -176,7 +179,7 @@ def _check_view(where: str, view: FeatureViewSpec, sources: dict[str, SourceSpec
 
 def _require(where: str, column: str, source: SourceSpec, wanted: tuple[ColumnType, ...]) -> None:
     if column not in source.columns:
-        raise ContractError(f"{where}: unknown column '{column}': {_nearest(column, list(source.columns))}")
+        raise ContractError(f"{where}: unknown column '{column}': {nearest(column, list(source.columns))}")
     if source.columns[column] not in wanted:
         raise ContractError(
             f"{where}: column '{column}' is {source.columns[column]}, expected one of {', '.join(wanted)}. "
@@ -184,6 +187,7 @@ def _require(where: str, column: str, source: SourceSpec, wanted: tuple[ColumnTy
         )
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: list[str]) -> str:
+    """The end of a message about an unknown name: the known one that looks most like it, or all of them."""
     found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean '{found[0]}'?" if found else f"known: {', '.join(known)}."

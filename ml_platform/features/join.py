@@ -57,7 +57,7 @@ def join_features(
     with tempfile.TemporaryDirectory(prefix="join-", dir=home.work) as folder:
         store = open_store(Path(folder), offline_store)
         store.apply(feast_objects(product, features.path))
-        service = store.get_feature_service(feast_name(product, spec.service))
+        service = store.get_feature_service(feast_name(product.name, spec.service))
         numbered = unique.assign(asked_row=range(len(unique)))
         job = store.get_historical_features(numbered, features=service, filter_by_created_timestamp=True)
         table = job.to_arrow().sort_by("asked_row") if len(unique) else None

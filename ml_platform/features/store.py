@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 PROJECT = "ml_platform"
 OFFLINE_STORE = "ml_platform.features.asof.AsofOfflineStore"
 ONLINE_FILE = "online.sqlite"
+LOOKUPS_FILE = "lookups.sqlite"
 REGISTRY_FILE = "registry.db"
 
 

@@ -12,6 +12,7 @@ import pytest
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.product import FeatureSpec, SourceSpec
 from ml_platform.contracts.products import Product, load_product
+from ml_platform.contracts.serving import LookupSpec, ServingSpec
 from ml_platform.features.build import build_features
 from ml_platform.lineage.artifacts import Artifact, LocalArtifactStore
 from ml_platform.snapshots.extract import take_snapshot
@@ -57,7 +58,12 @@ PLANTED_FEATURES: dict[str, Any] = {
 }
 
 
-def planted_product(folder: Path, rows: Sequence[dict[str, Any]], features: dict[str, Any] | None = None) -> Product:
+def planted_product(
+    folder: Path,
+    rows: Sequence[dict[str, Any]],
+    features: dict[str, Any] | None = None,
+    lookups: dict[str, LookupSpec] | None = None,
+) -> Product:
     """flight_assistant with its sources replaced by one CSV file of planted rows; times are minutes after START."""
     folder.mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame([{**DEFAULTS, **row} for row in rows])
@@ -89,7 +95,13 @@ def planted_product(folder: Path, rows: Sequence[dict[str, Any]], features: dict
     product = load_product(PRODUCT_FOLDER)
     spec = product.spec.model_copy(update={"sources": {"readings": source}, "max_staleness_days": None})
     planted = FeatureSpec.parse(features or PLANTED_FEATURES, where="planted features")
-    return replace(product, folder=folder, spec=spec, features=planted)
+    serving = ServingSpec(version="1.0.0", lookups=lookups or {})
+    return replace(product, folder=folder, spec=spec, features=planted, serving=serving)
+
+
+def flights() -> Product:
+    """flight_assistant with features alone; lookups have tests of their own."""
+    return replace(load_product(PRODUCT_FOLDER), serving=ServingSpec(version="1.0.0"))
 
 
 def build(product: Product, day: date, home: Home) -> Built:
@@ -105,9 +117,14 @@ class Plant:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def __call__(self, *rows: dict[str, Any], features: dict[str, Any] | None = None) -> Built:
+    def __call__(
+        self,
+        *rows: dict[str, Any],
+        features: dict[str, Any] | None = None,
+        lookups: dict[str, LookupSpec] | None = None,
+    ) -> Built:
         home = Home(self._folder / "home")
-        return build(planted_product(self._folder / "product", rows, features), DAY, home)
+        return build(planted_product(self._folder / "product", rows, features, lookups), DAY, home)
 
     def asking(self, *minutes: float, **entity: Any) -> pd.DataFrame:
         """Rows that ask for sensor a at site 7, or what `entity` says, that many minutes after START."""
@@ -144,9 +161,9 @@ def real_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.fixture(scope="session")
 def january_20(real_home: Home) -> Built:
-    return build(load_product(PRODUCT_FOLDER), date(2013, 1, 20), real_home)
+    return build(flights(), date(2013, 1, 20), real_home)
 
 
 @pytest.fixture(scope="session")
 def january_25(real_home: Home) -> Built:
-    return build(load_product(PRODUCT_FOLDER), date(2013, 1, 25), real_home)
+    return build(flights(), date(2013, 1, 25), real_home)

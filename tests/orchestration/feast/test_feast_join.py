@@ -49,7 +49,7 @@ def test_without_the_created_filter_it_would_leak(plant: Any, tmp_path: Path) ->
     built = plant({"at": 0, "known": 0, "value": 1.0}, {"at": 60, "known": 300, "value": 99.0})
     store = open_store(tmp_path)
     store.apply(feast_objects(built.product, built.features.path))
-    service = store.get_feature_service(feast_name(built.product, "everything"))
+    service = store.get_feature_service(feast_name(built.product.name, "everything"))
     leaked = store.get_historical_features(plant.asking(120), features=service).to_arrow()
     filtered = store.get_historical_features(plant.asking(120), features=service, filter_by_created_timestamp=True)
     assert leaked["value"].to_pylist() == [99.0]

@@ -1,0 +1,123 @@
+"""Lookups: rows of a source that serving finds by key, as they were known at a moment."""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from ml_platform.contracts.product import ColumnType, SourceSpec
+from ml_platform.contracts.products import Product
+from ml_platform.contracts.serving import LookupSpec
+from ml_platform.errors import ContractError
+from ml_platform.features.definitions import known_column, nearest
+from ml_platform.features.store import sql_name
+from ml_platform.lineage.artifacts import Artifact
+
+_KEY_TYPES = {ColumnType.STRING: "TEXT", ColumnType.INTEGER: "INTEGER"}
+
+
+def checked_lookups(product: Product) -> dict[str, LookupSpec]:
+    """The product's lookups, whose every column exists in its source and whose keys are text or integers.
+
+    Raises ContractError that names the lookup and the nearest known column.
+    """
+    where = product.folder / (product.spec.files.serving or "serving.yaml")
+    for name, lookup in product.serving.lookups.items():
+        _check(f"{where}: lookup '{name}'", lookup, product.spec.sources)
+    return product.serving.lookups
+
+
+def write_lookups(product: Product, snapshot: Artifact, at: datetime, file: Path) -> dict[str, int]:
+    """Writes what was known at `at` as one SQLite table a lookup; returns how many rows each has.
+
+    Of the rows of a key that were known by then, the newest counts. The table holds the key's columns and, as JSON,
+    the others; times are ISO text in UTC.
+    """
+    counts = {}
+    with closing(sqlite3.connect(file)) as connection, connection:
+        for name, lookup in checked_lookups(product).items():
+            source = product.spec.sources[lookup.source]
+            keys = ", ".join(f"{sql_name(key)} {_KEY_TYPES[source.columns[key]]} NOT NULL" for key in lookup.key)
+            primary = ", ".join(map(sql_name, lookup.key))
+            connection.execute(
+                f"CREATE TABLE {sql_name(name)} ({keys}, content TEXT NOT NULL, PRIMARY KEY ({primary})) WITHOUT ROWID"
+            )
+            places = ", ".join("?" * (len(lookup.key) + 1))
+            written = connection.executemany(
+                f"INSERT INTO {sql_name(name)} VALUES ({places})",  # noqa: S608 - the name is quoted
+                _rows(lookup, source, snapshot.file(f"tables/{lookup.source}.parquet"), at),
+            )
+            counts[name] = written.rowcount if written.rowcount > 0 else 0
+    return counts
+
+
+def lookup_sql(name: str, lookup: LookupSpec) -> str:
+    """The query for the content of one key, its values in the order of the spec."""
+    wanted = " AND ".join(f"{sql_name(key)} = ?" for key in lookup.key)
+    return f"SELECT content FROM {sql_name(name)} WHERE {wanted}"  # noqa: S608 - names are quoted
+
+
+def _rows(lookup: LookupSpec, source: SourceSpec, file: Path, at: datetime) -> Iterator[tuple[Any, ...]]:
+    """Key values and content of every row to publish."""
+    import duckdb
+
+    keys = [sql_name(key) for key in lookup.key]
+    known, event = known_column(source), source.event_time
+    conditions = [f"{key} IS NOT NULL" for key in keys]
+    parameters: dict[str, Any] = {"file": str(file)}
+    if known is not None:
+        conditions.append(f"{sql_name(known)} <= $at")
+        parameters["at"] = at
+    about = event or known
+    if lookup.keep_hours is not None and about is not None:
+        conditions.append(f"{sql_name(about)} >= $at - to_microseconds({round(lookup.keep_hours * 3_600_000_000)})")
+        parameters["at"] = at
+    newest = [f"{sql_name(name)} DESC" for name in (known, event, *source.key) if name is not None]
+    with closing(duckdb.connect()) as connection:
+        # Intervals and times must not depend on the zone of the machine.
+        connection.execute("SET TimeZone = 'UTC'")
+        found = connection.sql(
+            f"""
+            SELECT {", ".join(map(sql_name, dict.fromkeys([*lookup.key, *lookup.columns])))} FROM read_parquet($file)
+            WHERE {" AND ".join(conditions)}
+            QUALIFY row_number() OVER (PARTITION BY {", ".join(keys)} ORDER BY {", ".join(newest)}) = 1
+            ORDER BY {", ".join(keys)}
+            """,  # noqa: S608 - the names are quoted
+            params=parameters,
+        ).to_arrow_table()
+    for batch in found.to_batches(10_000):
+        for row in batch.to_pylist():
+            content = json.dumps({name: _plain(row[name]) for name in lookup.columns}, ensure_ascii=False)
+            yield (*(row[key] for key in lookup.key), content)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: times as ISO text in UTC, NaN as nothing."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    return None if value != value else value
+
+
+def _check(where: str, lookup: LookupSpec, sources: Mapping[str, SourceSpec]) -> None:
+    if lookup.source not in sources:
+        raise ContractError(f"{where}: unknown source '{lookup.source}': {nearest(lookup.source, list(sources))}")
+    source = sources[lookup.source]
+    for column in (*lookup.key, *lookup.columns):
+        if column not in source.columns:
+            raise ContractError(f"{where}: unknown column '{column}': {nearest(column, list(source.columns))}")
+    for column in lookup.key:
+        if source.columns[column] not in _KEY_TYPES:
+            raise ContractError(
+                f"{where}: key '{column}' is {source.columns[column]}, expected one of {', '.join(_KEY_TYPES)}. "
+                "Choose another column or convert it in the source."
+            )
+    if lookup.keep_hours is not None and source.event_time is None and known_column(source) is None:
+        raise ContractError(
+            f"{where}: keep_hours needs a time, but source '{lookup.source}' has neither event_time nor known_at. "
+            "Leave keep_hours out, or declare the times in product.yaml."
+        )

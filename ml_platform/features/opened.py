@@ -1,0 +1,247 @@
+"""One publication, opened: reads by entity and by key, each remembered, for a publication never changes."""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from ml_platform.contracts.canonical import file_sha256
+from ml_platform.contracts.product import ColumnType, FeatureSpec, FeatureViewSpec
+from ml_platform.contracts.provenance import FeaturesRead, Scalar
+from ml_platform.contracts.serving import LookupSpec
+from ml_platform.errors import InvalidInputError, StorageError
+from ml_platform.features.definitions import event_feature, feast_name
+from ml_platform.features.lookups import lookup_sql
+from ml_platform.features.publication import Publication
+from ml_platform.features.store import LOOKUPS_FILE, open_store
+
+REMEMBERED = 50_000
+"""Entities of a view and keys of a lookup that are kept in memory; beyond them the oldest go."""
+
+CLOCKS_DIFFER = timedelta(seconds=5)
+"""By so much the publisher's clock may be ahead of the reader's."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_KINDS: Mapping[ColumnType, type] = {ColumnType.STRING: str, ColumnType.INTEGER: int}
+Row = Mapping[str, Scalar | None]
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a view knows of an entity: its values, and when they were true."""
+
+    event: datetime | None
+    values: Mapping[str, Scalar | None]
+    event_at: Mapping[str, datetime | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A view as it is read: `nothing` are its values when none is valid."""
+
+    name: str
+    columns: tuple[tuple[str, type], ...]
+    ttl: timedelta | None
+    nothing: Mapping[str, None]
+    feast_view: Any
+    known: dict[Key, _Known] = field(default_factory=dict)
+
+
+class OpenPublication:
+    """What was published at one moment. Thread-safe; every read of it tells of the same moment.
+
+    Raises StorageError when the files are missing or not those that were published.
+    """
+
+    def __init__(
+        self, publication: Publication, shelf: Path, features: FeatureSpec | None, lookups: Mapping[str, LookupSpec]
+    ) -> None:
+        self.publication = publication
+        self._folder, self._spec = shelf / publication.folder, features
+        self._lock = threading.Lock()
+        self.identity = self._verified()
+        self._views: list[_View] = []
+        if features is not None:
+            self._store = open_store(self._folder)
+            self._views = [self._view(name, view) for name, view in features.views.items()]
+            from feast.infra.online_stores.helpers import get_online_store_from_config
+
+            self._online = get_online_store_from_config(self._store.config.online_store)
+        self._lookups = {name: (spec, lookup_sql(name, spec)) for name, spec in lookups.items()}
+        self._found: dict[str, dict[Key, Row | None]] = {name: {} for name in lookups}
+        self._connection = self._connected()
+
+    def read(self, row: Row, now: datetime | None) -> FeaturesRead:
+        """Every feature of the entities that `row` names, as of this publication; `now` decides what is too old.
+
+        Raises InvalidInputError for missing or mistyped entity columns and a `now` before the publication, which
+        would see its future.
+        """
+        if self._spec is None:
+            raise InvalidInputError(f"{self.publication.product} has no features to read. Read lookups only.")
+        moment = self._moment(now)
+        values: dict[str, Scalar | None] = {}
+        event_at: dict[str, datetime | None] = {}
+        keys: dict[str, int | str] = {}
+        for view in self._views:
+            key = self._key(row, view.columns)
+            known = view.known.get(key) or self._fetch(view, key)
+            fresh = known.event is not None and (view.ttl is None or moment - known.event <= view.ttl)
+            values.update(known.values if fresh else view.nothing)
+            event_at.update(known.event_at)
+            keys.update((name, value) for (name, _), value in zip(view.columns, key, strict=True) if value is not None)
+        return FeaturesRead(
+            service=self._spec.service,
+            definitions_sha256=self.publication.definitions_sha256 or "",
+            features_sha256=self.publication.features_sha256,
+            published_at=self.publication.at,
+            read_at=moment,
+            keys=keys,
+            values=values,
+            event_at=event_at,
+        )
+
+    def look_up(self, lookup: str, row: Row) -> Row | None:
+        """The published columns of the row whose key `row` names, None where there is none."""
+        if lookup not in self._lookups:
+            raise InvalidInputError(f"there is no lookup '{lookup}'; known: {', '.join(self._lookups) or 'none'}.")
+        spec, query = self._lookups[lookup]
+        key = tuple(_required(row, name, lookup) for name in spec.key)
+        found = self._found[lookup]
+        if key not in found:
+            found[key] = self._select(query, key)
+            _forget_oldest(found)
+        return found[key]
+
+    def close(self) -> None:
+        """Lets go of the files."""
+        with self._lock:
+            self._connection.close()
+            connection = getattr(getattr(self, "_online", None), "_conn", None)
+            if connection is not None:
+                connection.close()
+
+    def is_there(self) -> bool:
+        """Whether the files are still those that were opened."""
+        try:
+            return self._stat() == self.identity
+        except OSError:
+            return False
+
+    def _moment(self, now: datetime | None) -> datetime:
+        at = self.publication.at
+        if now is None or (now.tzinfo is not None and at - CLOCKS_DIFFER <= now < at):
+            return at
+        if now.tzinfo is None or now < at:
+            raise InvalidInputError(
+                f"now is {now.isoformat()}, expected a time with a zone from {at.isoformat()} on, when the features "
+                f"of {self.publication.product} were published. Publish as of the earlier moment to replay it."
+            )
+        return now
+
+    def _key(self, row: Row, columns: tuple[tuple[str, type], ...]) -> Key:
+        for name, kind in columns:
+            value = row.get(name, self)
+            if type(value) is not kind and value is not None:
+                found = "is missing" if value is self else f"is {value!r}"
+                raise InvalidInputError(
+                    f"entity column '{name}' {found}, expected {kind.__name__}. {self.publication.product} needs "
+                    f"{', '.join(self.publication.entities)}."
+                )
+        return tuple([row[name] for name, _ in columns])
+
+    def _view(self, name: str, spec: FeatureViewSpec) -> _View:
+        return _View(
+            name=name,
+            columns=tuple((column, _KINDS[self.publication.entities[column]]) for column in spec.entity),
+            ttl=None if spec.ttl_hours is None else timedelta(hours=spec.ttl_hours),
+            nothing=dict.fromkeys(spec.feature_names),
+            feast_view=self._store.get_feature_view(feast_name(self.publication.product, name)),
+        )
+
+    def _fetch(self, view: _View, key: Key) -> _Known:
+        """What the store knows of an entity; a key with an empty column is known to nobody."""
+        event, values = None, dict(view.nothing)
+        if None not in key:
+            found = self._stored(view, key)
+            if found:
+                event = _EPOCH + timedelta(microseconds=found[event_feature(view.name)])
+                values = {name: found.get(name) for name in view.nothing}
+        known = view.known[key] = _Known(event, values, dict.fromkeys(view.nothing, event))
+        _forget_oldest(view.known)
+        return known
+
+    def _stored(self, view: _View, key: Key) -> dict[str, Any]:
+        from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+        from feast.protos.feast.types.Value_pb2 import Value
+
+        cells = [Value(string_val=cell) if isinstance(cell, str) else Value(int64_val=cell) for cell in key]
+        entity = EntityKey(join_keys=[name for name, _ in view.columns], entity_values=cells)
+        wanted = [*view.nothing, event_feature(view.name)]
+        try:
+            with self._lock:
+                ((_, found),) = self._online.online_read(self._store.config, view.feast_view, [entity], wanted)
+        except (sqlite3.Error, OSError) as error:
+            raise self._damaged(str(error)) from error
+        return {} if found is None else {name: _plain(value) for name, value in found.items()}
+
+    def _select(self, query: str, key: Key) -> Row | None:
+        try:
+            with self._lock:
+                found = self._connection.execute(query, key).fetchone()
+            return None if found is None else json.loads(found[0])
+        except (sqlite3.Error, ValueError) as error:
+            raise self._damaged(str(error)) from error
+
+    def _connected(self) -> sqlite3.Connection:
+        """The lookups, read only; an empty database where there are none."""
+        there = f"file:{self._folder / LOOKUPS_FILE}?mode=ro" if self._lookups else ":memory:"
+        return sqlite3.connect(there, uri=True, check_same_thread=False)
+
+    def _verified(self) -> tuple[Any, ...]:
+        try:
+            wrong = [name for name, sha in self.publication.files.items() if file_sha256(self._folder / name) != sha]
+            if wrong:
+                raise self._damaged(f"{', '.join(wrong)}: not what was published")
+            return self._stat()
+        except OSError as error:
+            raise self._damaged(str(error)) from error
+
+    def _stat(self) -> tuple[Any, ...]:
+        stats = [(self._folder / name).stat() for name in self.publication.files]
+        return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
+
+    def _damaged(self, what: str) -> StorageError:
+        return StorageError(
+            f"{self._folder}: the online features of {self.publication.product} cannot be read: {what}. "
+            "Publish them again: run the asset online_features, or `mlp run`."
+        )
+
+
+def _required(row: Row, name: str, lookup: str) -> Scalar:
+    value = row.get(name)
+    if value is None or isinstance(value, float | bool):
+        found = f"is {row[name]!r}" if name in row else "is missing"
+        raise InvalidInputError(f"the key '{name}' of lookup '{lookup}' {found}. Name it as text or integer.")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A Feast value as plain Python; NaN and unset are None."""
+    kind = value.WhichOneof("val")
+    found = None if kind is None else getattr(value, kind)
+    return None if found != found else found
+
+
+def _forget_oldest(remembered: dict[Key, Any]) -> None:
+    """Keeps what is remembered within its bound; another thread may have forgotten the same already."""
+    while len(remembered) > REMEMBERED:
+        try:
+            remembered.pop(next(iter(remembered)), None)
+        except (StopIteration, RuntimeError):
+            return
