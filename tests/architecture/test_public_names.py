@@ -12,6 +12,7 @@ COMMANDS = {
     "backfill",
     "diff",
     "doctor",
+    "engine",
     "keys",
     "ledger",
     "mirror",

@@ -10,10 +10,9 @@ from ml_platform.contracts.progress import Progress, Reporter, silent
 from ml_platform.contracts.report import Decoding
 from ml_platform.errors import ContractError
 from ml_platform.families.lora.base_model import BaseModel
+from ml_platform.families.lora.decoder import Decoder
 from ml_platform.families.lora.encode import encode_prompt
-from ml_platform.families.lora.hardware import detect_hardware
-from ml_platform.families.lora.memory import Memory, register_memory
-from ml_platform.families.lora.quiet import quiet_libraries
+from ml_platform.families.lora.memory import Memory
 from ml_platform.families.protocol import Conversation, Generation
 
 STAGE = "generate"
@@ -49,19 +48,8 @@ class Predictor:
         self, base: BaseModel, adapter: Path | None = None, device: str | None = None, threads: int | None = None
     ) -> None:
         """`adapter` is the folder of a candidate's `adapter/`; `device` and `threads` default to the best here."""
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        hardware = detect_hardware(threads)
-        hardware.pin()
-        self.device = device or hardware.device
-        dtype = torch.float32 if self.device == "cpu" else getattr(torch, hardware.dtype)
-        with quiet_libraries():
-            self._tokenizer = AutoTokenizer.from_pretrained(str(base.path))
-            model = AutoModelForCausalLM.from_pretrained(
-                str(base.path), dtype=dtype, attn_implementation=register_memory()
-            )
-            self._model = (model if adapter is None else _merged(model, adapter)).to(self.device).eval()
+        self._decoder = Decoder(base, adapter, device, threads)
+        self._tokenizer = self._decoder.tokenizer
 
     def generate(
         self, conversations: Sequence[Conversation], decoding: Decoding, report: Reporter = silent
@@ -103,71 +91,34 @@ class Predictor:
     ) -> None:
         """Answers conversations of about the same length; rows that get free are taken by those who wait."""
         tokens_a_row = len(waiting[-1].prompt) + decoding.max_new_tokens
-        fitting = max(1, MEMORY_BYTES // (tokens_a_row * self._bytes_a_token))
+        fitting = max(1, MEMORY_BYTES // (tokens_a_row * self._decoder.bytes_a_token))
         memory = Memory(min(decoding.batch_size, fitting, len(waiting)), tokens_a_row)
         busy: list[_Answer] = []
         while waiting or busy:
             free = memory.rows - len(busy)
             if waiting and free >= min(len(waiting), max(1, memory.rows // 8)):
                 arriving = _take_from_end(waiting, free)
-                tokens = self._read(arriving, memory, len(busy))
+                firsts = self._decoder.read([answer.prompt for answer in arriving], memory)
+                tokens: list[int | None] = [None] * len(busy) + firsts
                 busy += arriving
             else:
-                tokens = self._continue([answer.tokens[-1] for answer in busy], memory)
+                tokens = [*self._decoder.advance([answer.tokens[-1] for answer in busy], memory)]
             busy = self._take(tokens, busy, memory, decoding, done)
             pace.tell(len(done), sum(token is not None for token in tokens))
-
-    @property
-    def _bytes_a_token(self) -> int:
-        """What the keys and values of one token take, in all layers."""
-        config = self._model.config
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        return int(2 * config.num_hidden_layers * heads * width * self._model.dtype.itemsize)
 
     def _take(
         self, tokens: list[int | None], busy: list[_Answer], memory: Memory, decoding: Decoding, done: dict[int, Any]
     ) -> list[_Answer]:
         """Adds a token to each answer that got one; the answers that go on, in the rows of the memory."""
-        end = self._tokenizer.eos_token_id
+        end = self._decoder.end
         finished = []
         for row, (token, answer) in enumerate(zip(tokens, busy, strict=True)):
             if token is not None and answer.takes(token, end, decoding.max_new_tokens):
                 finished.append(row)
-                text = self._tokenizer.decode([t for t in answer.tokens if t != end], skip_special_tokens=True)
+                text = self._decoder.text(answer.tokens)
                 ended = answer.tokens[-1] == end
                 done[answer.place] = Generation(text, len(answer.prompt), len(answer.tokens), ended)
         return [busy[row] for row in memory.drop(finished)]
-
-    def _read(self, arriving: list[_Answer], memory: Memory, busy: int) -> list[int | None]:
-        """Reads prompts into new rows; their first tokens, after a None for each row that was busy before."""
-        import torch
-
-        shared = _shared_beginning([answer.prompt for answer in arriving])
-        tokens = arriving[0].prompt[:shared]
-        positions = list(range(shared))
-        ends = []
-        for answer in arriving:
-            tokens = tokens + answer.prompt[shared:]
-            positions += range(shared, len(answer.prompt))
-            ends.append(len(tokens) - 1)
-        memory.read_pack([shared, *(len(answer.prompt) - shared for answer in arriving)])
-        chosen = self._forward([tokens], torch.tensor([positions], device=self.device), memory, torch.tensor(ends))
-        return [None] * busy + chosen
-
-    def _continue(self, last: list[int], memory: Memory) -> list[int | None]:
-        positions = memory.gain_token(self.device)
-        return self._forward([[token] for token in last], positions, memory, 1)
-
-    def _forward(self, tokens: list[list[int]], positions: Any, memory: Memory, keep: Any) -> list[int | None]:
-        import torch
-
-        ids = torch.tensor(tokens, device=self.device)
-        logits = self._model(
-            input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep, memory=memory
-        ).logits
-        chosen: list[int | None] = logits.argmax(dim=-1).flatten().tolist()
-        return chosen
 
 
 def by_length(answers: Sequence[_Answer]) -> list[list[_Answer]]:
@@ -209,15 +160,3 @@ class _Pace:
         left = elapsed / done * (self.total - done) if done else None
         detail = f"{done} of {self.total} answers, {self.tokens / elapsed:.0f} tokens/s"
         self.report(Progress(STAGE, done / self.total, detail, left))
-
-
-def _merged(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-
-
-def _shared_beginning(prompts: Sequence[list[int]]) -> int:
-    first, last = min(prompts), max(prompts)
-    most = min(map(len, prompts)) - 1
-    return next((place for place in range(most) if first[place] != last[place]), max(0, most))

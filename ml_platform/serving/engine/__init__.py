@@ -1,0 +1,1 @@
+"""The embedded engine: one base model, many adapters in one batch, behind vLLM's HTTP protocol."""

@@ -1,0 +1,232 @@
+"""The gateway's side of an engine: ours or vLLM, by the same calls, with typed errors and a deadline on each."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_platform.contracts.report import Decoding
+from ml_platform.errors import AdapterMissingError, DeadlineError, EngineBusyError, EngineError
+from ml_platform.serving.deadline import HEADER, Deadline
+
+if TYPE_CHECKING:
+    import aiohttp
+
+IDLE_SECONDS = 60.0
+"""Idle connections are closed on this side first: vLLM's and our server keep them longer or say so."""
+
+ALREADY_LOADED = "already been loaded"
+"""vLLM's 400 for an adapter that it holds: names carry the digest of the bytes, so it is the same one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """An answer: `finished` is False when it was cut at the limit of tokens.
+
+    `first_token_ms` counts from the engine's receipt where the engine tells it, otherwise from the call; `queue_ms` is
+    None where the engine does not tell it.
+    """
+
+    text: str
+    tokens_in: int
+    tokens_out: int
+    first_token_ms: float | None
+    queue_ms: float | None
+    finished: bool
+
+
+class EngineClient:
+    """Calls one engine over kept connections. Make it inside the event loop; `close` it there.
+
+    Every call ends by its deadline. Raises EngineBusyError (full, or shutting down), DeadlineError (too late),
+    AdapterMissingError (not loaded), and EngineError for all else: refused, broken off, unreachable.
+    """
+
+    def __init__(self, url: str, *, token: str | None = None, stream: bool = False) -> None:
+        """`stream` asks for tokens one by one, which tells the time of the first token of engines that do not."""
+        import aiohttp
+
+        self.url = url.rstrip("/")
+        self._stream = stream
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            headers=headers | {"content-type": "application/json"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),  # each call has its own deadline
+            trust_env=False,
+        )
+
+    async def load(self, name: str, path: Path, *, timeout_seconds: float) -> None:
+        """Makes an adapter available by a name; it is a success when it already is."""
+        body = json.dumps({"lora_name": name, "lora_path": str(path)}).encode()
+        async with self._call("POST", "/v1/load_lora_adapter", body, timeout_seconds) as response:
+            text = await response.text()
+            if response.status != OK and ALREADY_LOADED not in text:
+                raise _error(self.url, response, text)
+
+    async def unload(self, name: str, *, timeout_seconds: float) -> None:
+        """Takes an adapter away; raises AdapterMissingError when it is not there."""
+        body = json.dumps({"lora_name": name}).encode()
+        async with self._call("POST", "/v1/unload_lora_adapter", body, timeout_seconds) as response:
+            await self._require_ok(response)
+
+    async def models(self, *, timeout_seconds: float) -> tuple[str, ...]:
+        """The names that can be asked: the base model's and those of its adapters."""
+        async with self._call("GET", "/v1/models", None, timeout_seconds) as response:
+            await self._require_ok(response)
+            listed = _object(self.url, await response.read())
+        try:
+            return tuple(str(model["id"]) for model in listed["data"])
+        except (KeyError, TypeError):
+            raise EngineError(f"the engine {self.url} lists its models in an unknown form.") from None
+
+    async def healthy(self, *, timeout_seconds: float) -> bool:
+        """Whether the engine says within that time that tokens come out of it."""
+        try:
+            async with self._call("GET", "/health", None, timeout_seconds) as response:
+                return response.status == OK
+        except EngineError:
+            return False
+
+    async def generate(
+        self, model: str, messages: Sequence[Mapping[str, str]], decoding: Decoding, *, deadline: Deadline
+    ) -> Generated:
+        """One answer by the adapter (or base model) of that name."""
+        began = time.monotonic()
+        left = deadline.remaining(began)
+        if left <= 0.0:
+            raise DeadlineError("the deadline passed before the engine was asked.")
+        asked: dict[str, Any] = {
+            "model": model,
+            "messages": messages,
+            "max_tokens": decoding.max_new_tokens,
+            "temperature": decoding.temperature,
+        }
+        if self._stream:
+            asked |= {"stream": True, "stream_options": {"include_usage": True}}
+        body = json.dumps(asked).encode()
+        headers = {HEADER: f"{left * 1000.0:.0f}"}
+        async with self._call("POST", "/v1/chat/completions", body, left, headers) as response:
+            await self._require_ok(response)
+            if self._stream:
+                return await _gather(self.url, response, began)
+            return _whole(self.url, await response.read(), response.headers)
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._session.close()
+
+    async def _require_ok(self, response: "aiohttp.ClientResponse") -> None:
+        if response.status != OK:
+            raise _error(self.url, response, await response.text())
+
+    @asynccontextmanager
+    async def _call(
+        self, method: str, path: str, body: bytes | None, seconds: float, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator["aiohttp.ClientResponse"]:
+        """One call, whose failures are errors of ours; leaving the block early closes the connection."""
+        import aiohttp
+
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                self._session.request(
+                    method, self.url + path, data=body, headers=headers, allow_redirects=False
+                ) as response,
+            ):
+                yield response
+        except TimeoutError:
+            raise DeadlineError(f"the engine {self.url} did not answer within {seconds * 1000:.0f} ms.") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise EngineError(f"the engine {self.url} broke off or is not there: {error!r}.") from error
+
+
+OK = 200
+
+
+def _error(url: str, response: "aiohttp.ClientResponse", text: str) -> EngineError:
+    """The error of ours that a refusal stands for, in the engine's words."""
+    try:
+        message = str(json.loads(text)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        message = text
+    said = f"the engine {url} answered {response.status}: {message[:500]}"
+    match response.status:
+        case 404:
+            return AdapterMissingError(said)
+        case 429 | 503:
+            after = response.headers.get("retry-after", "")
+            return EngineBusyError(said, float(after) if after.isdecimal() else None)
+        case 408 | 504:
+            return DeadlineError(said)
+    return EngineError(said)
+
+
+def _object(url: str, body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise EngineError(f"the engine {url} answered with something other than a JSON object: {body[:100]!r}.")
+    return value
+
+
+def _whole(url: str, body: bytes, headers: Mapping[str, str]) -> Generated:
+    answer = _object(url, body)
+    try:
+        choice, usage = answer["choices"][0], answer["usage"]
+        return Generated(
+            text=str(choice["message"]["content"] or ""),
+            tokens_in=int(usage["prompt_tokens"]),
+            tokens_out=int(usage["completion_tokens"]),
+            first_token_ms=_number(headers.get("x-first-token-ms")),
+            queue_ms=_number(headers.get("x-queue-ms")),
+            finished=choice["finish_reason"] == "stop",
+        )
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise EngineError(f"the engine {url} answered in an unknown form: {error!r}.") from None
+
+
+def _number(text: str | None) -> float | None:
+    return None if text is None else float(text)
+
+
+async def _gather(url: str, response: "aiohttp.ClientResponse", began: float) -> Generated:
+    """The pieces of a stream as one answer; raises EngineError when it breaks off or ends with an error."""
+    pieces: list[str] = []
+    timings: Mapping[str, Any] = {}
+    reason, usage, first = None, None, None
+    async for line in response.content:
+        if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
+            continue
+        chunk = _object(url, line[6:])
+        if "error" in chunk:
+            raise _stream_error(url, chunk["error"])
+        usage, timings = chunk.get("usage") or usage, chunk.get("timings") or timings
+        for choice in chunk.get("choices", ()):
+            if piece := choice["delta"].get("content"):
+                first = first or (time.monotonic() - began) * 1000.0
+                pieces.append(piece)
+            reason = choice.get("finish_reason") or reason
+    if reason is None or usage is None:
+        raise EngineError(f"the engine {url} broke off in the middle of an answer.")
+    return Generated(
+        "".join(pieces),
+        int(usage["prompt_tokens"]),
+        int(usage["completion_tokens"]),
+        timings.get("first_token_ms", first),
+        timings.get("queue_ms"),
+        reason == "stop",
+    )
+
+
+def _stream_error(url: str, error: Any) -> EngineError:
+    said = f"the engine {url} broke off: {str(error)[:500]}"
+    late = isinstance(error, dict) and error.get("code") == 504
+    return DeadlineError(said) if late else EngineError(said)
