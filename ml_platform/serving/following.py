@@ -1,0 +1,233 @@
+"""Following: the gateway keeps to the ledger, admits what it names, and swaps one pointer a product.
+
+What serves goes on serving whatever fails here: a ledger or a store that is down, a release that is refused, an engine
+that is slow. What is loaded is swapped at once; what has to be loaded first never delays it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ml_platform.contracts.release import Release
+from ml_platform.errors import MlPlatformError
+from ml_platform.lineage.artifacts import ArtifactStore
+from ml_platform.lineage.bell import Bell, rings
+from ml_platform.lineage.ledger import Ledger
+from ml_platform.lineage.standing import Trust
+from ml_platform.serving.deployment import AdmittedRelease, Deployment, Deployments
+from ml_platform.serving.loading import Load, Loading, backoff_seconds
+from ml_platform.serving.reading import read_wanted
+from ml_platform.serving.refusals import Refusal, Refusals
+from ml_platform.serving.routing import RoutingTable
+from ml_platform.serving.staging import Staging
+from ml_platform.serving.threads import CallThreads
+from ml_platform.serving.wanted import Wanted, decide_table
+
+if TYPE_CHECKING:
+    from ml_platform.serving.engine_client import EngineClient
+
+__all__ = ["AdmittedRelease", "Deployment", "Deployments", "Follower", "Refusal"]
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.2
+LISTENING_POLL_SECONDS = 1.0
+"""How often to look although the bell would have rung: somebody may have written by hand."""
+
+ENGINE_SECONDS = 1.0
+LEDGER_SECONDS = 30.0
+BELL_SECONDS = 5.0
+
+
+class Follower:
+    """Follows the ledger's products and keeps their deployments; one in each worker.
+
+    `trust` says whose signatures count and is asked at every look, so that a revoked key counts no longer. `load` makes
+    an admitted release ready. `listen` hears of every refusal that is new, for metrics. `staging` is a folder that
+    only this user writes. A ledger that cannot be written still serves: refusals are then in the log only.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        store: ArtifactStore,
+        trust: Callable[[], Trust],
+        engine: "EngineClient",
+        load: Load,
+        deployments: Deployments,
+        staging: Path,
+        *,
+        gateway: str = "gateway",
+        listen: Callable[[Refusal], None] = lambda _: None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ledger, self._trust, self._deployments = ledger, trust, deployments
+        self._clock, self._monotonic = clock, monotonic
+        self._threads = CallThreads("follower", threads=4)
+        self._stores = CallThreads("staging", threads=4)
+        self._staging = Staging(store, staging)
+        self._loading = Loading(self._staging, engine, load, self._stores, self._loaded_more, monotonic)
+        self._refusals = Refusals(ledger, gateway, self._threads, clock, monotonic, listen)
+        self._wake = asyncio.Event()
+        self._wanted: dict[str, tuple[str, Wanted]] = {}
+        self._retries: dict[str, tuple[int, float]] = {}
+        self._listening = False
+        self.problems: dict[str, str] = {}
+        self.looked_at: float | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps this gateway from following right now, None for nothing; what serves goes on serving."""
+        return " ".join(self.problems.values()) or None
+
+    async def follow(self) -> None:
+        """Follows until it is cancelled."""
+        tasks = [asyncio.create_task(self._look_after_engine(), name="look after the engine")]
+        if rings(self._ledger.url):
+            tasks.append(asyncio.create_task(self._hear_the_bell(), name="hear the ledger's bell"))
+        try:
+            while True:
+                await self.look()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LISTENING_POLL_SECONDS if self._listening else POLL_SECONDS):
+                        await self._wake.wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._loading.close()
+            await self._refusals.idle()
+
+    async def look(self) -> None:
+        """One round: reads what the ledgers say since, swaps what can be swapped, begins to load the rest."""
+        self._wake.clear()
+        if self._waits("the ledger"):
+            return
+        try:
+            heads = await self._threads.call(self._ledger.heads, timeout_seconds=LEDGER_SECONDS)
+        except (MlPlatformError, TimeoutError) as error:
+            self._failed("the ledger", error)
+            return
+        self._succeeded("the ledger")
+        self.looked_at = self._monotonic()
+        await asyncio.gather(*(self._look_at(product, head) for product, head in heads.items()))
+
+    async def settled(self) -> None:
+        """Waits until everything that is admitted is loaded or has failed, and has been swapped in."""
+        await self._loading.idle()
+        await asyncio.sleep(0)
+        await self._refusals.idle()
+
+    async def _look_at(self, product: str, head: str) -> None:
+        known = self._wanted.get(product)
+        due = known is None or known[0] != head or self._again(known[1])
+        if due and not self._waits(product):
+            try:
+                trust, now = self._trust(), self._clock()
+                wanted = await self._threads.call(
+                    lambda: read_wanted(self._ledger, product, trust, now), timeout_seconds=LEDGER_SECONDS
+                )
+            except (MlPlatformError, TimeoutError) as error:
+                self._failed(product, error)
+                return
+            self._succeeded(product)
+            self._wanted[product] = wanted.state.head_sha256, wanted
+        self._apply()
+        if product in self._wanted:
+            self._refusals.tell(self._wanted[product][1], self._loading.failures)
+
+    def _again(self, wanted: Wanted) -> bool:
+        """Whether what was refused is due to be looked at again."""
+        if not wanted.refused:
+            self._retries.pop(f"refused {wanted.state.product}", None)
+            return False
+        name = f"refused {wanted.state.product}"
+        tries, at = self._retries.get(name, (0, 0.0))
+        if self._monotonic() < at:
+            return False
+        self._retries[name] = tries + 1, self._monotonic() + backoff_seconds(tries + 1, refused=True)
+        return tries > 0
+
+    def _apply(self) -> None:
+        """Swaps to what is loaded and asks for what is missing. No await: nothing comes between."""
+        wants: dict[str, Release] = {}
+        for product, (_, wanted) in self._wanted.items():
+            present = self._deployments.of(product)
+            table = decide_table(wanted, self._loading.loaded.__contains__, present.table if present else None)
+            if table is not None:
+                self._swap(table, present)
+                kept = {one: self._loading.loaded[one].admitted.release for one in table.releases}
+                wants |= kept
+            wants |= wanted.admitted
+        self._loading.want(wants)
+
+    def _swap(self, table: RoutingTable, present: Deployment | None) -> None:
+        loaded = self._loading.loaded
+        if table.production is not None:
+            share = loaded[table.production].admitted.serving.spec.shadow_share
+            table = replace(table, shadow_share=share)
+        if present is None or present.table != table:
+            self._deployments.swap(Deployment(table, {one: loaded[one] for one in table.releases}))
+            log.info("%s serves epoch %d", table.product, table.epoch)
+
+    def _loaded_more(self) -> None:
+        self._apply()
+        self._wake.set()
+
+    async def _look_after_engine(self) -> None:
+        while True:
+            try:
+                await self._loading.look_after()
+                await self._stores.call(self._sweep, timeout_seconds=LEDGER_SECONDS)
+                self._succeeded("the engine")
+            except (MlPlatformError, TimeoutError) as error:
+                self._failed("the engine", error)
+            await asyncio.sleep(ENGINE_SECONDS)
+
+    def _sweep(self) -> None:
+        self._staging.sweep([one.admitted.release.model.candidate_sha256 for one in [*self._loading.loaded.values()]])
+
+    async def _hear_the_bell(self) -> None:
+        """Looks as soon as somebody appended; without the bell, polls."""
+        while True:
+            try:
+                bell = await self._threads.call(lambda: Bell(self._ledger.url), timeout_seconds=LEDGER_SECONDS)
+                self._listening = True
+                self._succeeded("the bell")
+                await self._listen(bell)
+            except (MlPlatformError, TimeoutError) as error:
+                self._failed("the bell", error)
+            finally:
+                self._listening = False
+            await asyncio.sleep(backoff_seconds(self._retries.get("the bell", (1, 0.0))[0]))
+
+    async def _listen(self, bell: Bell) -> None:
+        try:
+            while True:
+                if await self._threads.call(lambda: bell.wait(BELL_SECONDS), timeout_seconds=LEDGER_SECONDS):
+                    self._wake.set()
+        finally:
+            bell.close()
+
+    def _waits(self, what: str) -> bool:
+        return self._monotonic() < self._retries.get(what, (0, 0.0))[1]
+
+    def _failed(self, what: str, error: Exception) -> None:
+        tries = self._retries.get(what, (0, 0.0))[0] + 1
+        self._retries[what] = tries, self._monotonic() + backoff_seconds(tries)
+        reason = str(error) or f"{what}: did not answer in time."
+        if self.problems.get(what) != reason:
+            log.error("what is admitted keeps serving, but %s cannot be followed: %s", what, reason)
+        self.problems[what] = reason
+
+    def _succeeded(self, what: str) -> None:
+        self._retries.pop(what, None)
+        if self.problems.pop(what, None):
+            log.warning("%s can be followed again", what)

@@ -1,0 +1,66 @@
+"""Wanted: what the ledger wants to serve, what of it was refused, and the table that this comes to; pure."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from ml_platform.contracts.deployment import DeploymentState, ReleaseState
+from ml_platform.contracts.policy import SlotName
+from ml_platform.contracts.release import Release
+from ml_platform.serving.routing import RoutingTable
+
+Place = SlotName | None
+"""A slot, or None for the release that production would be taken back to."""
+
+_STILL_SERVED = (ReleaseState.CANARY, ReleaseState.PAUSED, ReleaseState.PRODUCTION)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One product as its ledger has it: the state, the release for each place, and why some may not serve there."""
+
+    state: DeploymentState
+    places: Mapping[Place, Release]
+    refused: Mapping[Place, str] = field(default_factory=dict)
+
+    @property
+    def admitted(self) -> dict[str, Release]:
+        """The releases that may serve somewhere, the most urgent first."""
+        order = (SlotName.PRODUCTION, None, SlotName.CANARY, SlotName.SHADOW)
+        places = [place for place in order if place in self.places and place not in self.refused]
+        return {self.places[place].release_id: self.places[place] for place in places}
+
+
+def decide_table(wanted: Wanted, loaded: Callable[[str], bool], present: RoutingTable | None) -> RoutingTable | None:
+    """What shall serve now, of what is admitted and loaded; None for what was never served and cannot be.
+
+    Without the production that the ledger names, the present table stays as it is: only a canary that the ledger has
+    taken out leaves it. A canary, a shadow or a last good release that cannot serve is treated as absent.
+    """
+    state = wanted.state
+
+    def usable(place: Place) -> str | None:
+        release = wanted.places.get(place)
+        admitted = release is not None and place not in wanted.refused and loaded(release.release_id)
+        return release.release_id if release is not None and admitted else None
+
+    production = usable(SlotName.PRODUCTION)
+    if production is None and SlotName.PRODUCTION in state.slots:
+        return None if present is None else _kept(present, state)
+    canary = usable(SlotName.CANARY)
+    return RoutingTable(
+        product=state.product,
+        epoch=state.epoch,
+        production=production,
+        canary=canary,
+        shadow=usable(SlotName.SHADOW),
+        last_good=usable(None),
+        exposure=state.exposure if canary else 0.0,
+        rollout=state.rollout if canary else "",
+    )
+
+
+def _kept(present: RoutingTable, state: DeploymentState) -> RoutingTable:
+    """The table that served before, without a canary that was aborted or replaced since."""
+    if present.canary is None or state.releases.get(present.canary) in _STILL_SERVED:
+        return present
+    return replace(present, canary=None, exposure=0.0, rollout="")
