@@ -1,0 +1,43 @@
+"""The breakers of one worker: one a release, kept while the release is in its product's table."""
+
+from collections.abc import Iterable, Mapping
+
+from ml_platform.serving.breaker import Breaker, BreakerPhase, admit, admits, record_outcome
+from ml_platform.serving.deployment import Deployment
+from ml_platform.serving.loaded import LoadedRelease
+
+
+class Breakers:
+    """What this worker knows of each release's recent answers; each worker finds out by itself (ADR 10)."""
+
+    def __init__(self) -> None:
+        self._breakers: dict[str, Breaker] = {}
+
+    def shut(self, deployment: Deployment, now: float) -> frozenset[str]:
+        """The releases of a deployment whose breaker lets nothing through now."""
+        known = self._breakers
+        return frozenset(one for one in deployment.releases if one in known and not admits(known[one], now))
+
+    def admit(self, loaded: LoadedRelease, now: float) -> bool | None:
+        """Whether the request that goes to the release is a probe, to be told with its outcome; None: it may not go."""
+        admission = admit(self._of(loaded), now)
+        self._breakers[loaded.release_id] = admission.breaker
+        return admission.probe if admission.admitted else None
+
+    def record(self, loaded: LoadedRelease, *, failed: bool, probe: bool, now: float) -> None:
+        """Takes note of how one request ended."""
+        breaker = self._of(loaded)
+        self._breakers[loaded.release_id] = record_outcome(breaker, failed=failed, now=now, probe=probe)
+
+    def forget_all_but(self, release_ids: Iterable[str]) -> None:
+        """Drops what is known of releases that serve nowhere any more."""
+        kept = set(release_ids)
+        self._breakers = {name: one for name, one in self._breakers.items() if name in kept}
+
+    def phases(self) -> Mapping[str, BreakerPhase]:
+        """The phase of each breaker that has seen a request, by release."""
+        return {name: one.phase for name, one in self._breakers.items()}
+
+    def _of(self, loaded: LoadedRelease) -> Breaker:
+        found = self._breakers.get(loaded.release_id)
+        return Breaker(rule=loaded.breaker_rule) if found is None else found

@@ -1,0 +1,155 @@
+"""Facts of a question: what it is about, looked up, with the features of this moment, as the release shows them.
+
+A store that is down or hangs never blocks the event loop: what is in memory is read at once, the rest in threads.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ml_platform.contracts.example import FactValue
+from ml_platform.contracts.provenance import Entity, FeaturesRead, Scalar
+from ml_platform.contracts.serving import ServingContent, ServingTime
+from ml_platform.errors import InvalidInputError, OperationError, UnknownEntityError
+from ml_platform.families.lora.templates import spoken
+from ml_platform.serving.brought import Brought, read_brought, without_personal_data
+from ml_platform.serving.threads import CallThreads
+
+if TYPE_CHECKING:
+    from ml_platform.features.reading import OnlineReader
+
+STORE_SECONDS = 0.5
+"""The longest that a question waits for the feature store; it then has the rest of its deadline for the answer."""
+
+FactsHook = Callable[[Mapping[str, Any]], Mapping[str, FactValue]]
+
+
+class FactsError(Exception):
+    """The release's code cannot make facts of this row; it becomes an error of the release, and its message is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFacts:
+    """The facts of a prompt and where they come from.
+
+    `unknown` names the features without a value, missing or too old. `problem` says why something could not be read
+    at all, "" if everything was; without `answerable` not even what the question is about is known.
+    """
+
+    entity: Entity
+    facts: dict[str, FactValue]
+    features: FeaturesRead | None
+    unknown: tuple[str, ...] = ()
+    problem: str = ""
+    answerable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A request's columns with those that were looked up, and its features; `problem`: the store failed."""
+
+    row: dict[str, Any]
+    features: FeaturesRead | None
+    problem: str = ""
+
+
+class FactsSource:
+    """The facts of one release; `kinds` are the personal data that are taken out of what requests bring."""
+
+    def __init__(
+        self,
+        content: ServingContent,
+        reader: "OnlineReader | None",
+        hook: FactsHook | None,
+        *,
+        kinds: tuple[str, ...] = (),
+        threads: CallThreads | None = None,
+    ) -> None:
+        self._content, self._reader, self._hook, self._kinds = content, reader, hook, kinds
+        self._threads = threads or CallThreads("feature-store")
+        spec = content.spec
+        self._looked_up = tuple(key for lookup in spec.lookups.values() for key in lookup.key)
+        self._features = content.features.feature_names if content.features else ()
+        shown = set(self._features) if hook else set(self._features) & set(content.facts)
+        self._shown = tuple(name for name in self._features if name in shown)
+
+    def entity_of(self, metadata: Mapping[str, Scalar]) -> Entity:
+        """What a request says it is about, as it may be stored before anything was looked up; {} if it does not."""
+        try:
+            return without_personal_data(read_brought(self._content, metadata), (), self._kinds).entity
+        except InvalidInputError:
+            return {}
+
+    async def find(self, metadata: Mapping[str, Scalar], *, timeout_seconds: float) -> KnownFacts:
+        """The facts for a request.
+
+        Raises InvalidInputError for metadata that is missing or of a wrong type, UnknownEntityError for what is in no
+        lookup, and FactsError when the release's hook breaks. A store that fails is no error: see KnownFacts.
+        """
+        brought = read_brought(self._content, metadata)
+        stored = _Stored(brought.row, None)
+        reader = self._reader
+        if reader is not None:
+            seconds = min(STORE_SECONDS, timeout_seconds)
+            try:
+                stored = await self._threads.call(lambda: self._stored(reader, brought), timeout_seconds=seconds)
+            except (OperationError, TimeoutError) as error:
+                stored = _Stored(brought.row, None, _said(error))
+        answerable = not stored.problem or not self._content.spec.lookups
+        known = self._looked_up if answerable else ()
+        brought = without_personal_data(brought, known, self._kinds)
+        if not answerable:
+            return KnownFacts(brought.entity, {}, None, self._shown, stored.problem, answerable=False)
+        values = stored.features.values if stored.features is not None else {}
+        row = {**stored.row, **brought.row, **{name: values.get(name) for name in self._features}}
+        unknown = tuple(name for name in self._shown if row[name] is None)
+        return KnownFacts(brought.entity, self._facts(row), stored.features, unknown, stored.problem)
+
+    def _stored(self, reader: "OnlineReader", brought: Brought) -> "_Stored":
+        """What one publication holds for a request: all of it tells of the same moment."""
+        published = reader.pinned()
+        row = dict(brought.row)
+        for name in self._content.spec.lookups:
+            found = published.look_up(name, row)
+            if found is None:
+                raise UnknownEntityError(self._nowhere(name))
+            row |= found
+        features = published.read(row, self._now()) if self._features else None
+        return _Stored(row, features)
+
+    def _now(self) -> datetime | None:
+        return datetime.now(UTC) if self._content.spec.time is ServingTime.CLOCK else None
+
+    def _nowhere(self, lookup: str) -> str:
+        keys = ", ".join(self._content.spec.lookups[lookup].key)
+        return (
+            f"'{lookup}' holds no row for the {keys} of this request: it is not known yet, or too old, or misspelt. "
+            "Correct the metadata."
+        )
+
+    def _facts(self, row: dict[str, Any]) -> dict[str, FactValue]:
+        if self._hook is None:
+            return {name: _fact(row.get(name)) for name in self._content.facts}
+        try:
+            return {str(name): _fact(value) for name, value in self._hook(row).items()}
+        except Exception as error:
+            # Its words may hold what the request brought, so only its kind is told.
+            raise FactsError(f"the hook {self._content.spec.facts} raised {type(error).__name__}") from error
+
+
+def _fact(value: Any) -> FactValue:
+    """A value as it stands in a prompt: plain, and None for NaN and for infinities, which are no values."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if hasattr(value, "item"):
+        return _fact(value.item())
+    if isinstance(value, float):
+        return value if value - value == 0.0 else None
+    return spoken(value)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "the feature store did not answer in time"
+    return f"the feature store cannot be read: {error}"
