@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from ml_platform import __version__
-from ml_platform.cli import doctor, engine, keys, ledger, mirror, moves, policy, releases, run_chain, schemas, status, up
+from ml_platform.cli import (
+    doctor,
+    engine,
+    keys,
+    ledger,
+    mirror,
+    moves,
+    policy,
+    releases,
+    replay,
+    run_chain,
+    schemas,
+    status,
+    up,
+)
 from ml_platform.cli.environment import prepare_environment
 from ml_platform.errors import MlPlatformError
 
@@ -21,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (run_chain, status, releases, moves, policy, keys, ledger, mirror, doctor, up, engine, schemas):
+for group in (run_chain, replay, status, releases, moves, policy, keys, ledger, mirror, doctor, up, engine, schemas):
     group.add_to(app)
 
 

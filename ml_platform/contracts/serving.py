@@ -55,7 +55,7 @@ class ServingSpec(Contract):
     columns that it brings and that identify nothing. `lookups` add columns to them, in their order; with those and the
     features the hook `facts` makes the facts of the prompt: `facts(row: Mapping) -> Mapping[str, FactValue]`, where
     `row` holds entity, given and looked-up columns, and every feature, None where it is not known. Without a hook, the
-    facts are those that the examples name.
+    facts are those that the examples name. The hook `replay` makes the traffic of past days that `mlp replay` plays.
     """
 
     version: SemanticVersion
@@ -63,6 +63,7 @@ class ServingSpec(Contract):
     given: tuple[Column, ...] = ()
     lookups: dict[Name, LookupSpec] = {}
     facts: HookPath | None = None
+    replay: HookPath | None = None
     unknown_facts: UnknownFacts = UnknownFacts.REFUSE
     unrecorded: UnrecordedPolicy = UnrecordedPolicy.REFUSE
     time: ServingTime = ServingTime.CLOCK

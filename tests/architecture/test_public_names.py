@@ -20,6 +20,7 @@ COMMANDS = {
     "policy",
     "promote",
     "releases",
+    "replay",
     "resume",
     "rollback",
     "run",
