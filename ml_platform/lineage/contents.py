@@ -28,7 +28,7 @@ def keep_contents(store: ArtifactStore, product: Product) -> None:
     named = (product.prompt, product.guardrails, product.action_policy, product.monitor_policy)
     for content in (*named, product.serving_content):
         if content is not None:
-            _keep(store, content)
+            keep_content(store, content)
 
 
 def find_content(store: ArtifactStore, contract: type[AnyContent], content_sha256: str) -> AnyContent | None:
@@ -37,7 +37,9 @@ def find_content(store: ArtifactStore, contract: type[AnyContent], content_sha25
     return None if found is None else contract.read(found.file(FILE))
 
 
-def _keep(store: ArtifactStore, content: Contract) -> None:
+def keep_content(store: ArtifactStore, content: Contract) -> None:
+    """Stores one content under its digest; nothing to do where it is."""
+
     def build(folder: Path) -> dict[str, str]:
         (folder / FILE).write_bytes(content.canonical_bytes())
         return {"content_sha256": content.sha256}

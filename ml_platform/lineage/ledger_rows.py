@@ -131,7 +131,7 @@ def _no_collection() -> Iterator[None]:
 
 def heads_of(connection: Connection) -> dict[str, str]:
     """The digest of each product's last event, as it stands there; a few steps in an index, however long the chains."""
-    return dict(connection.execute(_HEADS).tuples().all())
+    return dict(connection.execute(_HEADS).all())
 
 
 def require_event(connection: Connection, product: str, sequence: int, sha256: str) -> None:
