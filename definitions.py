@@ -17,6 +17,7 @@ from assets.candidate import adapter_verifies_check, candidate_asset
 from assets.chain import Chain
 from assets.continuous_training import continuous_training_job, weekly_schedule
 from assets.eval_report import eval_report_asset, gates_pass_check
+from assets.online_features import online_features_asset
 from assets.release import canary_asset, release_assets
 from assets.snapshot import schema_valid_check, snapshot_asset
 from assets.training_set import no_leakage_check, training_set_asset
@@ -52,6 +53,7 @@ def product_definitions(folder: Path) -> Definitions:
             eval_report_asset(chain),
             release_assets(chain),
             canary_asset(chain),
+            online_features_asset(chain),
         ],
         asset_checks=checks,
         jobs=[job],

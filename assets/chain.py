@@ -27,6 +27,7 @@ CHAIN = (
     "gate_verdict",
     "registered_release",
     "canary_alias",
+    "online_features",
 )
 """The assets of every product, in the order of the chain."""
 
