@@ -79,17 +79,27 @@ class Follower:
         self._wanted: dict[str, tuple[str, Wanted]] = {}
         self._retries: dict[str, tuple[int, float]] = {}
         self._listening = False
-        self.problems: dict[str, str] = {}
+        self._problems: dict[str, str] = {}
         self.looked_at: float | None = None
 
     @property
+    def problems(self) -> dict[str, str]:
+        """What keeps this gateway from following right now, by what it concerns; what serves goes on serving.
+
+        A release that is refused is no problem of the gateway's.
+        """
+        failures = self._loading.failures.items()
+        failed = {f"release {one[:12]}": failure.reason for one, failure in failures if not failure.refused}
+        return self._problems | failed
+
+    @property
     def problem(self) -> str | None:
-        """What keeps this gateway from following right now, None for nothing; what serves goes on serving."""
+        """All problems in a sentence or more, None without any."""
         return " ".join(self.problems.values()) or None
 
     async def follow(self) -> None:
         """Follows until it is cancelled."""
-        tasks = [asyncio.create_task(self._look_after_engine(), name="look after the engine")]
+        tasks = [asyncio.create_task(self._keep_looking_after_engine(), name="look after the engine")]
         if rings(self._ledger.url):
             tasks.append(asyncio.create_task(self._hear_the_bell(), name="hear the ledger's bell"))
         try:
@@ -140,8 +150,6 @@ class Follower:
             self._succeeded(product)
             self._wanted[product] = wanted.state.head_sha256, wanted
         self._apply()
-        if product in self._wanted:
-            self._refusals.tell(self._wanted[product][1], self._loading.failures)
 
     def _again(self, wanted: Wanted) -> bool:
         """Whether what was refused is due to be looked at again."""
@@ -166,6 +174,7 @@ class Follower:
                 kept = {one: self._loading.loaded[one].admitted.release for one in table.releases}
                 wants |= kept
             wants |= wanted.admitted
+            self._refusals.tell(wanted, self._loading.failures)
         self._loading.want(wants)
 
     def _swap(self, table: RoutingTable, present: Deployment | None) -> None:
@@ -181,14 +190,19 @@ class Follower:
         self._apply()
         self._wake.set()
 
-    async def _look_after_engine(self) -> None:
+    async def look_after_engine(self) -> None:
+        """One round: what the engine has lost is loaded again, what nothing names any more is taken away."""
+        try:
+            await self._loading.look_after()
+            await self._stores.call(self._sweep, timeout_seconds=LEDGER_SECONDS)
+        except (MlPlatformError, TimeoutError) as error:
+            self._failed("the engine", error)
+        else:
+            self._succeeded("the engine")
+
+    async def _keep_looking_after_engine(self) -> None:
         while True:
-            try:
-                await self._loading.look_after()
-                await self._stores.call(self._sweep, timeout_seconds=LEDGER_SECONDS)
-                self._succeeded("the engine")
-            except (MlPlatformError, TimeoutError) as error:
-                self._failed("the engine", error)
+            await self.look_after_engine()
             await asyncio.sleep(ENGINE_SECONDS)
 
     def _sweep(self) -> None:
@@ -223,11 +237,11 @@ class Follower:
         tries = self._retries.get(what, (0, 0.0))[0] + 1
         self._retries[what] = tries, self._monotonic() + backoff_seconds(tries)
         reason = str(error) or f"{what}: did not answer in time."
-        if self.problems.get(what) != reason:
+        if self._problems.get(what) != reason:
             log.error("what is admitted keeps serving, but %s cannot be followed: %s", what, reason)
-        self.problems[what] = reason
+        self._problems[what] = reason
 
     def _succeeded(self, what: str) -> None:
         self._retries.pop(what, None)
-        if self.problems.pop(what, None):
+        if self._problems.pop(what, None):
             log.warning("%s can be followed again", what)

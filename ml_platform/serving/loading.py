@@ -66,6 +66,7 @@ class Loading:
         self._threads, self._changed, self._monotonic = threads, changed, monotonic
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._unwanted_since: dict[str, float] = {}
+        self._closed = False
         self.loaded: dict[str, LoadedRelease] = {}
         self.failures: dict[str, Failure] = {}
 
@@ -76,6 +77,8 @@ class Loading:
 
     def want(self, releases: Mapping[str, Release]) -> None:
         """Begins to load what is missing and not just failed; gives up what nobody wants any more."""
+        if self._closed:
+            return
         for release_id, task in self._tasks.items():
             if release_id not in releases:
                 task.cancel()
@@ -109,6 +112,7 @@ class Loading:
 
     async def close(self) -> None:
         """Stops what is under way; what is loaded stays in the engine, which others use too."""
+        self._closed = True
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
