@@ -83,6 +83,8 @@ class Attempt:
         Raises ReleaseFailureError; InvalidInputError for metadata that says nothing of what the question is about.
         """
         loaded, question = self._loaded, self._question
+        if deadline.passed(self._clock()):
+            raise ReleaseFailureError("deadline", "the deadline passed before anything was done", blamed=False)
         report = await loaded.guardrails.check_input(question.utterance, timeout_seconds=self._left(deadline))
         self.draft = Draft(utterance=report.text, verdicts=report.verdicts)
         if not report.passed:

@@ -61,7 +61,9 @@ class Journey:
         if first and self.route.reason in (RouteReason.FELL_BACK, RouteReason.NOTHING_SERVES):
             self._say_why(self.route, shut)
         if question.deadline.passed(now):
-            self.errors.append(RecordedError(kind="deadline", message="the deadline passed before a release was asked"))
+            if first:
+                late = "the deadline passed before a release was asked"
+                self.errors.append(RecordedError(kind="deadline", message=late))
             self.route = nothing_serves(self.route)
         if self.route.release_id is None:
             return None
