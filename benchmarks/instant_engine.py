@@ -60,8 +60,9 @@ def stream(answer: str, chunks: int) -> bytes:
 class Engine:
     """What all connections share: the prepared answers and the adapters that were loaded."""
 
-    def __init__(self, answer: str, chunks: int) -> None:
+    def __init__(self, answer: str, chunks: int, base: str) -> None:
         self.completion, self.stream = completion(answer), stream(answer, chunks)
+        self.base = base
         self.loaded: dict[str, None] = {}
         self.asked = 0
 
@@ -77,7 +78,9 @@ class Engine:
         elif b"/load_lora_adapter" in line and name:
             self.loaded[name[1].decode()] = None
         elif b"/models" in line:
-            listed = [{"id": name, "object": "model", "created": 1, "owned_by": "stub"} for name in self.loaded]
+            common = {"object": "model", "created": 1, "owned_by": "stub"}
+            listed = [{"id": self.base, "parent": None, **common}]
+            listed += [{"id": name, "parent": self.base, **common} for name in self.loaded]
             return whole(json.dumps({"object": "list", "data": listed}).encode())
         return whole(json.dumps({"status": "ok", "asked": self.asked}).encode())
 
@@ -121,10 +124,11 @@ def main() -> None:
     parser.add_argument("--core", type=int, help="run on this core alone")
     parser.add_argument("--chunks", type=int, default=24)
     parser.add_argument("--answer", default=ANSWER)
+    parser.add_argument("--base", default="smollm2-135m-instruct")
     options = parser.parse_args()
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})
-    uvloop.run(serve(options.port, Engine(options.answer, options.chunks)))
+    uvloop.run(serve(options.port, Engine(options.answer, options.chunks, options.base)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """`mlp replay`: real days of the past, played to the gateway as they happened."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
@@ -15,7 +16,7 @@ from ml_platform.errors import InvalidInputError, OperationError
 if TYPE_CHECKING:
     from ml_platform.contracts.home import Home
     from ml_platform.contracts.products import Product
-    from ml_platform.lineage.artifacts import Artifact
+    from ml_platform.lineage.artifacts import Artifact, ArtifactStore
     from ml_platform.serving.replay.playing import Player
     from ml_platform.serving.replay.tally import Tally
     from ml_platform.serving.replay.travellers import GatewayClient
@@ -60,7 +61,7 @@ def replay(
         client = GatewayClient(url, _api_key(key_file))
         asyncio.run(_require(client, product))
         view.say(f"{product} from {first.date()} to {last.date()}: taking what was known then …")
-        past = take_past(product, first.date(), last.date())
+        past = take_past(product, first.date(), last.date(), publish=publish)
         context = TrafficContext(past.product, past.snapshot, past.first, past.until, users)
         traffic = make_traffic(context, limit or None)
         view.say(f"{len(traffic.questions):,} of {len(traffic.questions) + traffic.left_out:,} questions")
@@ -80,28 +81,31 @@ def replay(
 class Past:
     """The days that are played, and what was known then.
 
-    The snapshot sees a day further than the last one, so that outcomes which came later are there.
+    The snapshot sees a day further than the last one, so that outcomes which came later are there. `online` is the
+    product as each release that serves knows it, with the features by that release's definitions.
     """
 
     product: "Product"
     home: "Home"
     snapshot: "Artifact"
-    features: "Artifact | None"
     first: datetime
     until: datetime
+    online: "Sequence[tuple[Product, Artifact | None]]"
     _going_back: bool = True
 
     async def publish(self, at: datetime) -> None:
         """Puts online what was known at a moment; the first time even if what is online is newer."""
         from ml_platform.features.online import publish_online
 
-        put = partial(publish_online, self.product, self.features, self.home, at)
-        await asyncio.to_thread(partial(put, snapshot=self.snapshot, going_back=self._going_back))
+        for product, features in self.online:
+            snapshot = self.snapshot if product.serving.lookups else None
+            put = partial(publish_online, product, features, self.home, at, snapshot=snapshot)
+            await asyncio.to_thread(partial(put, going_back=self._going_back))
         self._going_back = False
         await asyncio.sleep(SEEN_AFTER_SECONDS)
 
 
-def take_past(name: str, first: date, last: date) -> Past:
+def take_past(name: str, first: date, last: date, *, publish: bool) -> Past:
     """The days of a product from `first` to `last`, with their snapshot and features; found again if made before.
 
     Raises InvalidInputError for days in the wrong order, AsOfOutsideDataError for days that the sources do not cover.
@@ -109,7 +113,6 @@ def take_past(name: str, first: date, last: date) -> Past:
     from ml_platform.cli.environment import find_checkout
     from ml_platform.contracts.home import Home
     from ml_platform.contracts.products import find_product
-    from ml_platform.features.build import build_features
     from ml_platform.lineage.object_store import artifact_store
     from ml_platform.snapshots.extract import take_snapshot
 
@@ -118,9 +121,39 @@ def take_past(name: str, first: date, last: date) -> Past:
     home, product = Home.from_environment(), find_product(name, find_checkout() / "products")
     store = artifact_store(home)
     snapshot = take_snapshot(product, last + timedelta(days=1), store)
-    features = build_features(product, snapshot, store) if product.features else None
     begin, end = (datetime.combine(day, time(), UTC) for day in (first, last + timedelta(days=1)))
-    return Past(product, home, snapshot, features, begin, end)
+    return Past(product, home, snapshot, begin, end, _online(product, home, snapshot, store) if publish else [])
+
+
+def _online(
+    product: "Product", home: "Home", snapshot: "Artifact", store: "ArtifactStore"
+) -> "list[tuple[Product, Artifact | None]]":
+    """What there is to publish for the releases that serve, once for those with the same definitions.
+
+    Raises OperationError for a release whose features this code cannot compute: it would be asked without facts.
+    """
+    from ml_platform.features.build import build_features
+    from ml_platform.features.definitions import definitions_sha256
+    from ml_platform.features.online import has_online
+    from ml_platform.lineage.ledger import Ledger
+    from ml_platform.release.publishing import as_released
+
+    known = Ledger(home.ledger_url).replay(product.name)
+    found: dict[str, tuple[Product, Artifact | None]] = {}
+    for release in (known.releases[release_id] for release_id in known.slots.values()):
+        judged = as_released(product, release, store)
+        now = None if judged.features is None else definitions_sha256(judged)
+        wanted = None if release.features is None else release.features.definitions_sha256
+        if now != wanted:
+            raise OperationError(
+                f"release {release.release_id[:12]} was judged with features by definitions {str(wanted)[:12]}, this "
+                f"code gives {str(now)[:12]}: they cannot be published for it. Bring up a release of this code "
+                f"(mlp run {product.name}), or play with --no-publish what is online."
+            )
+        if has_online(judged):
+            built = build_features(judged, snapshot, store) if judged.features else None
+            found[f"{now} {judged.serving.lookups}"] = (judged, built)
+    return list(found.values())
 
 
 def _api_key(path: Path | None) -> str:
