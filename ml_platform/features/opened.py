@@ -118,6 +118,19 @@ class OpenPublication:
             _forget_oldest(found)
         return found[key]
 
+    def cached(self, row: Row, now: datetime | None) -> FeaturesRead | None:
+        """What `read` gives where every entity is in memory, None where a file would have to be read."""
+        if any(self._key(row, view.columns) not in view.known for view in self._views):
+            return None
+        return self.read(row, now)
+
+    def cached_look_up(self, lookup: str, row: Row) -> Row | None:
+        """What `look_up` gives where it is in memory, None where it is not or where there is no such row."""
+        if lookup not in self._lookups:
+            return None
+        key = tuple(row.get(name) for name in self._lookups[lookup][0].key)
+        return self._found[lookup].get(key)
+
     def close(self) -> None:
         """Lets go of the files."""
         with self._lock:

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class OnlineReader:
         self._failed: MlPlatformError | None = None
         self._look_at = 0.0
         self._looking, self._opening = threading.Lock(), threading.Lock()
+        self._looker: threading.Thread | None = None
 
     def published_at(self) -> datetime:
         """The moment that is online. Raises OperationError when nothing is."""
@@ -70,6 +72,13 @@ class OnlineReader:
             raise failed or OperationError(self._nothing())
         return opened
 
+    def at_hand(self) -> OpenPublication | None:
+        """What is open, without waiting for any file: a look that is due is made beside. None where nothing is open."""
+        if time.monotonic() >= self._look_at and (self._looker is None or not self._looker.is_alive()):
+            self._looker = threading.Thread(target=self._look_beside, name="look-for-features", daemon=True)
+            self._looker.start()
+        return self._opened
+
     def refresh(self) -> OpenPublication:
         """Looks at once and waits until the newest publication is open."""
         with self._looking:
@@ -87,6 +96,10 @@ class OnlineReader:
             self._look_at = 0.0
         if opened is not None:
             opened.close()
+
+    def _look_beside(self) -> None:
+        with suppress(MlPlatformError):  # whoever reads next gets it
+            self.pinned()
 
     def _look(self) -> None:
         """Notices a new publication or lost files; opens at once only where there is nothing to answer from."""

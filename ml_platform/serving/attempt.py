@@ -6,7 +6,7 @@ that the caller can ask the next release, which starts anew.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ml_platform.contracts.evidence import Verdict
@@ -31,9 +31,9 @@ SLACK_SECONDS = 0.05
 LONGEST_MESSAGE = 300
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Draft:
-    """What is known of an answer so far; complete when it comes out of `attempt`."""
+    """What is known of an answer so far: its attempt fills it in, and nobody changes it after that."""
 
     utterance: str
     status: ReplyStatus = ReplyStatus.FALLBACK
@@ -123,7 +123,10 @@ class Attempt:
 
     async def _generated(self, known: KnownFacts, deadline: Deadline) -> "Generated":
         admitted = self._loaded.admitted
-        shown = Example(example_id="", entity="", utterance=self.draft.utterance, facts=known.facts, answer="")
+        # Not validated: its parts are, and it goes no further than the prompt.
+        shown = Example.model_construct(
+            example_id="", entity="", utterance=self.draft.utterance, facts=known.facts, answer=""
+        )
         turns = messages(admitted.prompt, shown, with_answer=False)
         if deadline.passed(self._clock()):
             raise ReleaseFailureError("deadline", "the deadline passed before the model was asked", blamed=False)
@@ -168,7 +171,8 @@ class Attempt:
         return self._with(status=ReplyStatus.BLOCKED, answer=reply, stored_answer=reply, entity=entity)
 
     def _with(self, **changes: object) -> Draft:
-        self.draft = replace(self.draft, **changes)  # type: ignore[arg-type]
+        for name, value in changes.items():
+            setattr(self.draft, name, value)
         return self.draft
 
     def _left(self, deadline: Deadline) -> float:

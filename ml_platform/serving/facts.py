@@ -19,7 +19,7 @@ from ml_platform.serving.threads import CallThreads
 if TYPE_CHECKING:
     from ml_platform.features.reading import OnlineReader
 
-STORE_SECONDS = 0.5
+STORE_SECONDS = 1.0
 """The longest that a question waits for the feature store; it then has the rest of its deadline for the answer."""
 
 FactsHook = Callable[[Mapping[str, Any]], Mapping[str, FactValue]]
@@ -88,12 +88,11 @@ class FactsSource:
         lookup, and FactsError when the release's hook breaks. A store that fails is no error: see KnownFacts.
         """
         brought = read_brought(self._content, metadata)
-        stored = _Stored(brought.row, None)
-        reader = self._reader
-        if reader is not None:
+        stored = self._at_hand(brought)
+        if stored is None:
             seconds = min(STORE_SECONDS, timeout_seconds)
             try:
-                stored = await self._threads.call(lambda: self._stored(reader, brought), timeout_seconds=seconds)
+                stored = await self._threads.call(lambda: self._stored(brought), timeout_seconds=seconds)
             except (OperationError, TimeoutError) as error:
                 stored = _Stored(brought.row, None, _said(error))
         answerable = not stored.problem or not self._content.spec.lookups
@@ -106,10 +105,41 @@ class FactsSource:
         unknown = tuple(name for name in self._shown if row[name] is None)
         return KnownFacts(brought.entity, self._facts(row), stored.features, unknown, stored.problem)
 
-    def _stored(self, reader: "OnlineReader", brought: Brought) -> "_Stored":
-        """What one publication holds for a request: all of it tells of the same moment."""
-        published = reader.pinned()
+    async def open(self, *, timeout_seconds: float) -> str:
+        """Opens what is published, so that the first question need not wait for it; why not, or "" when it is open."""
+        reader = self._reader
+        if reader is None:
+            return ""
+        try:
+            await self._threads.call(reader.pinned, timeout_seconds=timeout_seconds)
+        except (OperationError, TimeoutError) as error:
+            return _said(error)
+        return ""
+
+    def _at_hand(self, brought: Brought) -> "_Stored | None":
+        """What is in memory for a request, None where a file has to be read."""
         row = dict(brought.row)
+        if self._reader is None:
+            return _Stored(row, None)
+        published = self._reader.at_hand()
+        if published is None:
+            return None
+        for name in self._content.spec.lookups:
+            found = published.cached_look_up(name, row)
+            if found is None:
+                return None
+            row |= found
+        if not self._features:
+            return _Stored(row, None)
+        features = published.cached(row, self._now())
+        return None if features is None else _Stored(row, features)
+
+    def _stored(self, brought: Brought) -> "_Stored":
+        """What one publication holds for a request: all of it tells of the same moment."""
+        row = dict(brought.row)
+        if self._reader is None:
+            return _Stored(row, None)
+        published = self._reader.pinned()
         for name in self._content.spec.lookups:
             found = published.look_up(name, row)
             if found is None:

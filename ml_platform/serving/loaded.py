@@ -1,5 +1,6 @@
 """Loaded releases: everything that answers need of one admitted release, made once and used by every request."""
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 JUDGE_VARIABLE = "ML_PLATFORM_JUDGE_URL"
 LONGEST_LOOKED_AT = 65_536
+OPENING_SECONDS = 60.0
+"""The first opening of a feature store loads its library, which takes seconds; without it a release serves too."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +75,9 @@ class ReleaseLoader:
         serving, spec = admitted.serving, admitted.serving.spec
         hook = load_hook(spec.facts, serving.sources, admitted.release_id) if spec.facts else None
         facts = FactsSource(serving, self._reader(admitted), hook, kinds=admitted.guardrails.redact)
+        problem = await facts.open(timeout_seconds=OPENING_SECONDS)
+        if problem:
+            logger.warning("release %s: %s; it serves as its product wants then", admitted.release_id[:12], problem)
         return self.assemble(admitted, facts)
 
     def assemble(self, admitted: AdmittedRelease, facts: FactsSource) -> LoadedRelease:
