@@ -61,6 +61,11 @@ class WriteAheadLog:
         self._enqueue(_Waiting(kind, payload, future, None))
         return future
 
+    @property
+    def pending_bytes(self) -> int:
+        """How much waits for the disk."""
+        return self._pending_bytes
+
     def close(self) -> None:
         """Writes what waits, seals the segment and refuses more. Raises StorageError when the seal fails."""
         with self._changed:
