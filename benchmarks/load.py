@@ -24,6 +24,7 @@ LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 IN_CHUNKS = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 LAST_CHUNK = b"0\r\n\r\n"
 EVENT = b"data: "
+STATUS = re.compile(rb"\r\nx-status: *(\S+)", re.IGNORECASE)
 GIVE_UP_SECONDS = 30.0
 
 
@@ -133,6 +134,7 @@ class Tally:
     first_bytes: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
+    replies: Counter[str] = field(default_factory=Counter)
     events: int = 0
     late_sends: list[float] = field(default_factory=list)
     example: str = ""
@@ -143,6 +145,8 @@ class Tally:
         self.first_bytes.append(answer.first_byte - due)
         self.statuses[answer.status] += 1
         self.events += answer.body.count(EVENT)
+        if found := STATUS.search(answer.head):
+            self.replies[found[1].decode()] += 1
         if not self.example or answer.status != 200:
             self.example = (answer.head + b"\r\n" + answer.body[:400]).decode("utf-8", "replace")
 
@@ -156,6 +160,7 @@ class Tally:
             "late_sends_ms": quantiles(self.late_sends),
             "statuses": dict(self.statuses),
             "failures": dict(self.failures),
+            "replies": dict(self.replies),
             "events_per_answer": self.events / max(1, len(self.latencies)),
             "load_cpu_share": cpu_seconds / seconds,
             "example": self.example,
