@@ -34,35 +34,37 @@ PLAIN: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True, eq=False)
 class AdapterWeights:
-    """A verified adapter: by linear layer A [rank, in] and B' [rank, out], the scale multiplied into B'."""
+    """A verified adapter: by linear layer A [rank, in] and B' [rank, out], the scale multiplied into B'.
 
-    sha256: str
+    `files` holds the SHA-256 of the very bytes that it was made of, by the names of its files.
+    """
+
+    files: Mapping[str, str]
     layers: Mapping[str, tuple[Any, Any]]
 
 
 def read_adapter(folder: Path, base: BaseModel, model: Any) -> AdapterWeights:
-    """The adapter in a folder as peft writes it; `sha256` is that of the very bytes that the weights are made of.
+    """The adapter in a folder as peft writes it, each of its two files read once.
 
     Raises SourceDataError for whatever is missing, torn, not finite, not plain LoRA or not for this base model.
     """
-    config = _read_config(folder, base)
-    data = _read_bytes(folder)
+    configuration = _read_bytes(folder, CONFIG)
+    config = _parse_config(folder, configuration, base)
+    data = _read_bytes(folder, WEIGHTS)
     found = _parse(folder, data)
     layers = {}
     linear = _linear_layers(model)
     for name in sorted({key.rpartition(".lora_")[0] for key in found}):
         layers[name] = _checked(folder, name, found, linear, config)
     _require_all(folder, layers, linear, config)
-    return AdapterWeights(bytes_sha256(data), layers)
+    return AdapterWeights({CONFIG: bytes_sha256(configuration), WEIGHTS: bytes_sha256(data)}, layers)
 
 
-def _read_config(folder: Path, base: BaseModel) -> dict[str, Any]:
+def _parse_config(folder: Path, data: bytes, base: BaseModel) -> dict[str, Any]:
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SourceDataError(f"{folder} has no {CONFIG}. Name the folder of an adapter as peft writes it.") from None
-    except (OSError, ValueError) as error:
-        raise SourceDataError(f"{folder / CONFIG} cannot be read: {error}. Write the adapter again.") from None
+        config = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise SourceDataError(f"{folder / CONFIG} is no JSON: {error}. Write the adapter again.") from None
     if not isinstance(config, dict):
         raise SourceDataError(f"{folder / CONFIG} holds no JSON object. Write the adapter again.")
     for field, allowed in PLAIN.items():
@@ -88,15 +90,17 @@ def _is_hexadecimal(text: str) -> bool:
     return all(character in "0123456789abcdef" for character in text)
 
 
-def _read_bytes(folder: Path) -> bytes:
+def _read_bytes(folder: Path, name: str) -> bytes:
     try:
-        return (folder / WEIGHTS).read_bytes()
+        return (folder / name).read_bytes()
     except FileNotFoundError:
         pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for path in folder.glob(pattern))
-        found = f"only {', '.join(pickled)}, which can run code when it is loaded" if pickled else "no weights"
-        raise SourceDataError(f"{folder} has {found}; expected {WEIGHTS}. Save it with safetensors.") from None
+        found = f"has {', '.join(pickled)}, which can run code when it is loaded, and" if pickled else "has"
+        raise SourceDataError(
+            f"{folder} {found} no {name}. Name the folder of an adapter as peft writes it, with safetensors."
+        ) from None
     except OSError as error:
-        raise SourceDataError(f"{folder / WEIGHTS} cannot be read: {error}.") from None
+        raise SourceDataError(f"{folder / name} cannot be read: {error.strerror}. Write the adapter again.") from None
 
 
 def _parse(folder: Path, data: bytes) -> dict[str, Any]:

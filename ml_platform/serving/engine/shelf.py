@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_platform.errors import SourceDataError
+from ml_platform.serving.adapter_names import adapter_name, digest_in_name
 from ml_platform.serving.engine.metrics import EngineMetrics
 from ml_platform.serving.engine.protocol import ProtocolError
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ml_platform.serving.engine.scheduler import Scheduler
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@/:-]{0,199}")
-DIGEST = re.compile(r"@([0-9a-f]{64})$")
 
 
 @dataclass(eq=False)
@@ -76,7 +76,7 @@ class Shelf:
             weights = await asyncio.to_thread(self._read, name, path)
             known = self._held.get(name)
             if known is not None:
-                if known.weights.sha256 != weights.sha256:
+                if known.weights.files != weights.files:
                     raise ProtocolError(
                         400, f"The lora adapter '{name}' has already been loaded, with other bytes.", param="lora_name"
                     )
@@ -111,11 +111,11 @@ class Shelf:
             weights = read_adapter(Path(path), self._base, self._decoder.model)
         except (SourceDataError, OSError, ValueError) as error:
             raise ProtocolError(400, f"The lora adapter '{name}' was not loaded: {error}", param="lora_path") from None
-        named = DIGEST.search(name)
-        if named and named[1] != weights.sha256:
+        expected = adapter_name(name.rpartition("@")[0], weights.files)
+        if digest_in_name(name) and name != expected:
             raise ProtocolError(
                 400,
-                f"The lora adapter '{name}' was not loaded: its weights have the SHA-256 {weights.sha256}, "
+                f"The lora adapter '{name}' was not loaded: its files have the digest {digest_in_name(expected)}, "
                 "which is not the one in its name. Fetch the adapter again.",
                 param="lora_path",
             )
