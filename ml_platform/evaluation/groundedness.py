@@ -90,10 +90,16 @@ def ungrounded(reply: str, facts: Mapping[str, FactValue], utterance: str) -> tu
 
 def mentions(text: str) -> Mentions:
     """The numbers, percentages, times and codes in a text. Dates also give their year, month and day."""
-    numbers = {Decimal(int(part)) for match in _DATE.finditer(text) for part in match.groups()}
-    rest = _DATE.sub(" ", text)
+    numbers: set[Decimal] = set()
+    rest = text
+    if "-" in text:
+        numbers = {Decimal(int(part)) for match in _DATE.finditer(text) for part in match.groups()}
+        rest = _DATE.sub(" ", text)
     times: set[int] = set()
-    for pattern in (_TIME, _CLOCK):
+    # Every answer that is served comes by here: patterns that cannot match are not tried.
+    for pattern in (_TIME, _CLOCK) if ":" in rest else (_CLOCK,):
+        if pattern.search(rest) is None:
+            continue
         times |= {time for match in pattern.finditer(rest) if (time := _minutes(match)) is not None}
         rest = pattern.sub(lambda match: match.group() if _minutes(match) is None else " ", rest)
     codes, rest = _take_codes(rest)
