@@ -14,7 +14,7 @@ from ml_platform.errors import InvalidInputError
 from ml_platform.serving.guardrails.personal_data import redact, sound
 
 LONGEST_TEXT = 1_000
-_INTEGER = re.compile(r"[+-]?\d{1,18}")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
