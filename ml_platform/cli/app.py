@@ -8,8 +8,10 @@ import typer
 
 from ml_platform import __version__
 from ml_platform.cli import (
+    access,
     doctor,
     engine,
+    gateway,
     keys,
     ledger,
     mirror,
@@ -19,7 +21,9 @@ from ml_platform.cli import (
     replay,
     run_chain,
     schemas,
+    skew,
     status,
+    trace,
     up,
 )
 from ml_platform.cli.environment import prepare_environment
@@ -35,7 +39,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (run_chain, replay, status, releases, moves, policy, keys, ledger, mirror, doctor, up, engine, schemas):
+for group in (
+    run_chain,
+    replay,
+    skew,
+    status,
+    releases,
+    moves,
+    policy,
+    keys,
+    ledger,
+    mirror,
+    doctor,
+    up,
+    engine,
+    gateway,
+    access,
+    trace,
+    schemas,
+):
     group.add_to(app)
 
 

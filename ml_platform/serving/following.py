@@ -8,12 +8,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.release import Release
 from ml_platform.errors import MlPlatformError
 from ml_platform.lineage.artifacts import ArtifactStore
@@ -21,8 +22,9 @@ from ml_platform.lineage.bell import Bell, rings
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.standing import Trust
 from ml_platform.serving.deployment import AdmittedRelease, Deployment, Deployments
-from ml_platform.serving.loading import Load, Loading, backoff_seconds
-from ml_platform.serving.reading import read_wanted
+from ml_platform.serving.loading import Load, Loading
+from ml_platform.serving.problems import Problems, backoff_seconds
+from ml_platform.serving.reading import LedgerReader
 from ml_platform.serving.refusals import Refusal, Refusals
 from ml_platform.serving.routing import RoutingTable
 from ml_platform.serving.staging import Staging
@@ -69,6 +71,7 @@ class Follower:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger, self._trust, self._deployments = ledger, trust, deployments
+        self._reader = LedgerReader(ledger)
         self._clock, self._monotonic = clock, monotonic
         self._threads = CallThreads("follower", threads=4)
         self._stores = CallThreads("staging", threads=4)
@@ -79,7 +82,7 @@ class Follower:
         self._wanted: dict[str, tuple[str, Wanted]] = {}
         self._retries: dict[str, tuple[int, float]] = {}
         self._listening = False
-        self._problems: dict[str, str] = {}
+        self._problems = Problems(monotonic)
         self.looked_at: float | None = None
 
     @property
@@ -90,12 +93,23 @@ class Follower:
         """
         failures = self._loading.failures.items()
         failed = {f"release {one[:12]}": failure.reason for one, failure in failures if not failure.refused}
-        return self._problems | failed
+        return self._problems.present | failed
 
     @property
     def problem(self) -> str | None:
         """All problems in a sentence or more, None without any."""
         return " ".join(self.problems.values()) or None
+
+    def readiness(self) -> dict[str, bool]:
+        """Whether a production release serves, by product; products that have none in their ledger are left out."""
+        slots = {product: wanted.state.slots for product, (_, wanted) in self._wanted.items()}
+        serving = {product: self._deployments.of(product) for product in slots if SlotName.PRODUCTION in slots[product]}
+        return {product: bool(found and found.table.production) for product, found in serving.items()}
+
+    def productions(self) -> dict[str, str]:
+        """The release that each product's ledger names as production, for those that have one."""
+        slots = {product: wanted.state.slots.get(SlotName.PRODUCTION) for product, (_, wanted) in self._wanted.items()}
+        return {product: release for product, release in slots.items() if release is not None}
 
     async def follow(self) -> None:
         """Follows until it is cancelled."""
@@ -104,7 +118,7 @@ class Follower:
             tasks.append(asyncio.create_task(self._hear_the_bell(), name="hear the ledger's bell"))
         try:
             while True:
-                await self.look()
+                await self._survive(self.look())
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LISTENING_POLL_SECONDS if self._listening else POLL_SECONDS):
                         await self._wake.wait()
@@ -118,14 +132,14 @@ class Follower:
     async def look(self) -> None:
         """One round: reads what the ledgers say since, swaps what can be swapped, begins to load the rest."""
         self._wake.clear()
-        if self._waits("the ledger"):
+        if self._problems.waits("the ledger"):
             return
         try:
             heads = await self._threads.call(self._ledger.heads, timeout_seconds=LEDGER_SECONDS)
         except (MlPlatformError, TimeoutError) as error:
-            self._failed("the ledger", error)
+            self._problems.failed("the ledger", error)
             return
-        self._succeeded("the ledger")
+        self._problems.succeeded("the ledger")
         self.looked_at = self._monotonic()
         await asyncio.gather(*(self._look_at(product, head) for product, head in heads.items()))
 
@@ -138,16 +152,16 @@ class Follower:
     async def _look_at(self, product: str, head: str) -> None:
         known = self._wanted.get(product)
         due = known is None or known[0] != head or self._again(known[1])
-        if due and not self._waits(product):
+        if due and not self._problems.waits(product):
             try:
                 trust, now = self._trust(), self._clock()
                 wanted = await self._threads.call(
-                    lambda: read_wanted(self._ledger, product, trust, now), timeout_seconds=LEDGER_SECONDS
+                    lambda: self._reader.read(product, trust, now), timeout_seconds=LEDGER_SECONDS
                 )
             except (MlPlatformError, TimeoutError) as error:
-                self._failed(product, error)
+                self._problems.failed(product, error)
                 return
-            self._succeeded(product)
+            self._problems.succeeded(product)
             self._wanted[product] = wanted.state.head_sha256, wanted
         self._apply()
 
@@ -196,13 +210,13 @@ class Follower:
             await self._loading.look_after()
             await self._stores.call(self._sweep, timeout_seconds=LEDGER_SECONDS)
         except (MlPlatformError, TimeoutError) as error:
-            self._failed("the engine", error)
+            self._problems.failed("the engine", error)
         else:
-            self._succeeded("the engine")
+            self._problems.succeeded("the engine")
 
     async def _keep_looking_after_engine(self) -> None:
         while True:
-            await self.look_after_engine()
+            await self._survive(self.look_after_engine())
             await asyncio.sleep(ENGINE_SECONDS)
 
     def _sweep(self) -> None:
@@ -214,13 +228,11 @@ class Follower:
             try:
                 bell = await self._threads.call(lambda: Bell(self._ledger.url), timeout_seconds=LEDGER_SECONDS)
                 self._listening = True
-                self._succeeded("the bell")
+                self._problems.succeeded("the bell")
                 await self._listen(bell)
             except (MlPlatformError, TimeoutError) as error:
-                self._failed("the bell", error)
-            finally:
                 self._listening = False
-            await asyncio.sleep(backoff_seconds(self._retries.get("the bell", (1, 0.0))[0]))
+                await asyncio.sleep(self._problems.failed("the bell", error))
 
     async def _listen(self, bell: Bell) -> None:
         try:
@@ -230,18 +242,9 @@ class Follower:
         finally:
             bell.close()
 
-    def _waits(self, what: str) -> bool:
-        return self._monotonic() < self._retries.get(what, (0, 0.0))[1]
-
-    def _failed(self, what: str, error: Exception) -> None:
-        tries = self._retries.get(what, (0, 0.0))[0] + 1
-        self._retries[what] = tries, self._monotonic() + backoff_seconds(tries)
-        reason = str(error) or f"{what}: did not answer in time."
-        if self._problems.get(what) != reason:
-            log.error("what is admitted keeps serving, but %s cannot be followed: %s", what, reason)
-        self._problems[what] = reason
-
-    def _succeeded(self, what: str) -> None:
-        self._retries.pop(what, None)
-        if self._problems.pop(what, None):
-            log.warning("%s can be followed again", what)
+    async def _survive(self, round_: Awaitable[None]) -> None:
+        """One round, whose own mistakes end in the log: a gateway that stopped to follow would serve what is gone."""
+        try:
+            await round_
+        except Exception:
+            log.exception("a round of following failed; what is admitted keeps serving, the next one begins anew")

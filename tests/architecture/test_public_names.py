@@ -9,10 +9,12 @@ from ml_platform.contracts.home import Home
 
 COMMANDS = {
     "abort",
+    "access",
     "backfill",
     "diff",
     "doctor",
     "engine",
+    "gateway",
     "keys",
     "ledger",
     "mirror",
@@ -25,8 +27,11 @@ COMMANDS = {
     "rollback",
     "run",
     "schemas",
+    "ship",
     "show",
+    "skew",
     "status",
+    "trace",
     "up",
     "verify",
 }

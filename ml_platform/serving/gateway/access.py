@@ -26,7 +26,6 @@ FILE = "api_keys.json"
 LOCAL_FILE = "local_api_key"
 LOCAL_NAME = "local"
 SHOWN = 12
-"""So many characters of a key's digest name it for people: they tell nothing about the key."""
 
 
 class Scope(StrEnum):
@@ -50,8 +49,14 @@ class ApiKey(Contract):
     created_at: AwareDatetime
     expires_at: AwareDatetime | None = None
     revoked_at: AwareDatetime | None = None
+    revoked_because: str = ""
     rate_per_second: Annotated[float, Field(gt=0.0, le=1e6, allow_inf_nan=False)] = 50.0
     burst: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+
+    @property
+    def key_id(self) -> str:
+        """The first digits of its digest, by which people name it: they tell nothing about the key."""
+        return self.key_sha256[:SHOWN]
 
     def valid(self, now: datetime) -> bool:
         """Whether it counts at that moment."""
@@ -127,7 +132,7 @@ def grant(
     return token, entry
 
 
-def revoke(home: Home, which: str, now: datetime) -> tuple[ApiKey, ...]:
+def revoke(home: Home, which: str, now: datetime, reason: str = "") -> tuple[ApiKey, ...]:
     """Revokes the valid keys of that name, or the one whose digest begins so; gateways follow within a second.
 
     Raises InvalidInputError when there is none, or when the digits fit several.
@@ -141,9 +146,8 @@ def revoke(home: Home, which: str, now: datetime) -> tuple[ApiKey, ...]:
                 raise InvalidInputError(f"'{which}' fits {len(named)} keys. Give more digits: see `mlp access list`.")
         if not named:
             raise InvalidInputError(f"there is no valid key '{which}'. See `mlp access list`.")
-        changed = tuple(
-            key.model_copy(update={"revoked_at": now}) if key.key_sha256 in named else key for key in kept.keys
-        )
+        update = {"revoked_at": now, "revoked_because": reason}
+        changed = tuple(key.model_copy(update=update) if key.key_sha256 in named else key for key in kept.keys)
         _write(keys_file(home), ApiKeys(keys=changed).canonical_bytes() + b"\n")
     return tuple(key for key in changed if key.key_sha256 in named)
 

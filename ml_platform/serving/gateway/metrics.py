@@ -1,6 +1,6 @@
 """What the gateway counts for Prometheus; labels have few values, whatever clients send."""
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,37 +23,44 @@ class GatewayMetrics:
         from prometheus_client import Counter, Gauge, Histogram
 
         def counter(name: str, what: str, *labels: str) -> Any:
-            return _Labelled(Counter(f"mlp_{name}", what, labels, registry=registry))
+            return _Labelled(Counter(name, what, labels, registry=registry))
 
         def seconds(name: str, what: str, *labels: str) -> Any:
-            return _Labelled(Histogram(f"mlp_{name}", what, labels, registry=registry, buckets=SECONDS))
+            return _Labelled(Histogram(name, what, labels, registry=registry, buckets=SECONDS))
 
         def gauge(name: str, what: str, *labels: str, mode: Any = "livesum") -> Any:
-            return _Labelled(Gauge(f"mlp_{name}", what, labels, registry=registry, multiprocess_mode=mode))
+            return _Labelled(Gauge(name, what, labels, registry=registry, multiprocess_mode=mode))
 
         arm = ("product", "release", "cohort")
-        self._requests = counter("http_requests", "Requests by path and status.", "path", "code")
-        self._refused = counter("refused", "Requests that got an error, by its code.", "code")
-        self._limited = counter("rate_limited", "Requests that came too often.", "by")
-        self._answers = counter("answers", "Answers by what became of them.", *arm, "status")
-        self._total = seconds("answer_seconds", "From the question to the recorded answer.", *arm)
-        self._first = seconds("first_token_seconds", "To the model's first token.", *arm)
-        self._features = seconds("features_seconds", "Reading the features.", "product")
-        self._tokens = counter("tokens", "Tokens read and written.", *arm, "direction")
-        self._cost = counter("cost_usd", "What answers cost.", *arm)
-        self._errors = counter("answer_errors", "What went wrong on the way to answers.", *arm, "kind")
+        self._requests = counter("mlp_http_requests_total", "Requests by path and status.", "path", "code")
+        self._refused = counter("mlp_refused_total", "Requests that got an error, by its code.", "code")
+        self._limited = counter("mlp_rate_limited_total", "Requests that came too often.", "by")
+        self._answers = counter("mlp_answers_total", "Answers by what became of them.", *arm, "status")
+        self._total = seconds("mlp_answer_seconds", "From the question to the recorded answer.", *arm)
+        self._first = seconds("mlp_first_token_seconds", "To the model's first token.", *arm)
+        self._features = seconds("mlp_features_seconds", "Reading the features.", "product")
+        self._tokens = counter("mlp_tokens_total", "Tokens read and written.", *arm, "direction")
+        self._cost = counter("mlp_cost_usd_total", "What answers cost.", *arm)
+        self._errors = counter("mlp_answer_errors_total", "What went wrong on the way to answers.", *arm, "kind")
         verdict = ("product", "release", "stage", "guardrail", "verdict")
-        self._verdicts = counter("guardrail_verdicts", "What guardrails said.", *verdict)
-        self._incomplete = counter("features_incomplete", "Answers without all features.", "product", "release")
-        self._feedback = counter("feedback", "Feedback taken.", "product", "kind")
-        self._outcomes = counter("outcomes", "Outcomes taken.", "product")
-        self._admission = counter("admission_refusals", "Releases that were not let in.", "product")
-        self._in_flight = gauge("in_flight", "Requests that are worked on.")
-        self._pending = gauge("wal_pending_bytes", "Bytes that wait for the disk.")
-        self._unrecorded = gauge("unrecorded_answers", "Answers that left without a record.", mode="sum")
-        self._shadow_dropped = gauge("shadow_dropped", "Shadow copies that had no room.", mode="sum")
-        self._epoch = gauge("epoch", "The ledger's epoch that serves.", "product", mode="livemin")
-        self._breaker = gauge("breaker_open", "1 open, 0.5 trying again.", "product", "release", mode="livemax")
+        self._verdicts = counter("mlp_guardrail_verdicts_total", "What guardrails said.", *verdict)
+        self._incomplete = counter(
+            "mlp_features_incomplete_total", "Answers without all features.", "product", "release"
+        )
+        self._feedback = counter("mlp_feedback_total", "Feedback taken.", "product", "kind")
+        self._outcomes = counter("mlp_outcomes_total", "Outcomes taken.", "product")
+        self._admission = counter("mlp_admission_refusals_total", "Releases that were not let in.", "product")
+        self._in_flight = gauge("mlp_in_flight", "Requests that are worked on.")
+        self._pending = gauge("mlp_wal_pending_bytes", "Bytes in the log and not in the store.", mode="mostrecent")
+        self._unrecorded = _Growing(counter("mlp_unrecorded_answers_total", "Answers that left without a record."))
+        self._dropped = _Growing(counter("mlp_shadow_dropped_total", "Shadow copies that had no room."))
+        self._engine = gauge("mlp_engine_up", "Whether the engine answers.", mode="livemin")
+        self._exposure = gauge("mlp_exposure", "The canary's share of users.", "product", mode="livemin")
+        self._ledger_age = gauge("mlp_ledger_age_seconds", "Since the last look at the ledger.", mode="livemax")
+        found = "When a new publication of features was found, in seconds since 1970."
+        self._published = gauge("mlp_features_published_seconds", found, "product", mode="livemin")
+        self._epoch = gauge("mlp_epoch", "The ledger's epoch that serves.", "product", mode="livemin")
+        self._breaker = gauge("mlp_breaker_open", "1 open, 0.5 trying again.", "product", "release", mode="livemax")
 
     def requested(self, path: str, code: int) -> None:
         """One more request that ended."""
@@ -103,23 +110,50 @@ class GatewayMetrics:
         """One more release that was not let in."""
         self._admission(product).inc()
 
-    def state(
-        self,
-        *,
-        pending_bytes: int,
-        unrecorded: int,
-        shadow_dropped: int,
-        epochs: Iterable[tuple[str, int]],
-        breakers: Iterable[tuple[str, str, float]],
-    ) -> None:
-        """What can be looked up at any time; set once a second."""
-        self._pending().set(pending_bytes)
-        self._unrecorded().set(unrecorded)
-        self._shadow_dropped().set(shadow_dropped)
-        for product, epoch in epochs:
+    def pending(self, size: int) -> None:
+        """How many bytes of the log are not in the store yet."""
+        self._pending().set(size)
+
+    def state(self, state: "WorkerState") -> None:
+        """What can be looked up at any time."""
+        self._unrecorded.is_now(state.unrecorded)
+        self._dropped.is_now(state.shadow_dropped)
+        self._engine().set(state.engine_up)
+        if state.ledger_age_seconds is not None:
+            self._ledger_age().set(state.ledger_age_seconds)
+        for product, epoch, exposure in state.tables:
             self._epoch(product).set(epoch)
-        for product, release, opened in breakers:
+            self._exposure(product).set(exposure)
+        for product, release, opened in state.breakers:
             self._breaker(product, release[:12]).set(opened)
+        for product, moment in state.published:
+            self._published(product).set(moment)
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """What a worker is like at one moment: `tables` are product, epoch and exposure, `breakers` product, release and
+    how open; `published` product and when its newest features were found. Counts only grow.
+    """
+
+    unrecorded: int
+    shadow_dropped: int
+    engine_up: bool
+    ledger_age_seconds: float | None
+    tables: tuple[tuple[str, int, float], ...]
+    breakers: tuple[tuple[str, str, float], ...]
+    published: tuple[tuple[str, float], ...] = ()
+
+
+class _Growing:
+    """A counter of what somebody else counts."""
+
+    def __init__(self, counter: "_Labelled") -> None:
+        self._counter, self._was = counter, 0
+
+    def is_now(self, number: int) -> None:
+        self._counter().inc(number - self._was)
+        self._was = number
 
 
 class _Labelled:

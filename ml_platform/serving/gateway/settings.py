@@ -19,7 +19,7 @@ class GatewaySettings(Contract):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     workers: Annotated[int, Field(ge=1, le=256)] = 1
-    engine_url: str = "http://127.0.0.1:8090"
+    engine_url: str = "http://127.0.0.1:8100"
     judge_url: str | None = None
     traces_url: str | None = None
     body_bytes: Annotated[int, Field(ge=1_024, le=16 << 20)] = 64 << 10

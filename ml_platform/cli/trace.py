@@ -1,0 +1,187 @@
+"""`mlp trace RESPONSE_ID`: exactly what produced an answer, and what was said of it since."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ml_platform.cli.output import AsJson, percent, print_json, print_pairs, print_table, short
+
+if TYPE_CHECKING:
+    from ml_platform.contracts.home import Home
+    from ml_platform.contracts.provenance import ProvenanceRecord
+    from ml_platform.lineage.provenance.store import Answered
+
+
+def trace(
+    response_id: Annotated[str, typer.Argument(help="The id in the header x-response-id.", metavar="RESPONSE_ID")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what produced an answer: release, prompt, guardrails, features, cohort, cost, and what was said of it."""
+    from ml_platform.contracts.home import Home
+
+    home = Home.from_environment()
+    found = _find(home, response_id)
+    release, note = _release(home, found.record)
+    if as_json:
+        print_json(
+            {
+                "record": found.record,
+                "release": release,
+                "release_note": note,
+                "feedback": found.feedback,
+                "outcomes": found.outcomes,
+            }
+        )
+        return
+    _print_answer(found.record)
+    _print_release(release, note, found.record)
+    _print_features(found.record)
+    _print_verdicts(found.record)
+    _print_costs(found.record)
+    _print_said(found)
+
+
+def _find(home: "Home", response_id: str) -> "Answered":
+    """The answer in the store or the log of this home; asking makes no store."""
+    from pathlib import Path
+
+    from sqlalchemy.engine import make_url
+
+    from ml_platform.errors import InvalidInputError
+    from ml_platform.lineage.provenance.store import Answered, ProvenanceStore
+    from ml_platform.lineage.provenance.trace import find_in_log
+    from ml_platform.lineage.provenance.trace import trace as find
+
+    url = make_url(home.provenance_url)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        record = find_in_log(response_id, home.provenance_log, None)
+        found = None if record is None else Answered(record, (), ())
+    else:
+        store = ProvenanceStore(home.provenance_url)
+        found = find(response_id, store, home.provenance_log)
+        store.close()
+    if found is None:
+        raise InvalidInputError(
+            f"there is no answer '{response_id}' in {home.root}. Ids begin with 'resp_' and stand in the header "
+            "x-response-id; a gateway on another machine keeps its own log."
+        )
+    return found
+
+
+def _release(home: "Home", record: "ProvenanceRecord") -> tuple[dict[str, Any] | None, str]:
+    """The release's tuple from the ledger; None, and why, where there is none. An answer is shown without it too."""
+    from ml_platform.cli.dossier import open_ledger
+    from ml_platform.errors import MlPlatformError
+    from ml_platform.release.history import find_release
+
+    if record.release_id is None:
+        return None, "no release answered"
+    try:
+        return find_release(open_ledger(home), record.release_id).release.model_dump(mode="json"), ""
+    except MlPlatformError as error:
+        return None, str(error)
+
+
+def _print_answer(record: "ProvenanceRecord") -> None:
+    draw = "" if record.user_draw is None else f", the user's draw {record.user_draw:.6f}"
+    print_pairs(
+        [
+            ("response", record.response_id),
+            ("answered", f"{record.answered_at:%Y-%m-%d %H:%M:%S.%f} UTC"),
+            ("product", record.product),
+            ("release", record.release_id),
+            ("epoch", record.epoch),
+            ("cohort", f"{record.cohort.value} ({record.route_reason.value})"),
+            ("exposure", f"{percent(record.exposure)}{draw}"),
+            ("shadow of", record.shadow_of),
+            ("user (salted)", record.user_sha256 and short(record.user_sha256)),
+            ("about", _flat(record.entity)),
+            ("asked", record.utterance),
+            ("answered with", record.answer),
+            *((f"error: {error.kind}", error.message) for error in record.errors),
+        ]
+    )
+
+
+def _print_release(release: dict[str, Any] | None, note: str, record: "ProvenanceRecord") -> None:
+    from ml_platform.cli.releases import flattened
+
+    parts = [("prompt", record.prompt), ("guardrails", record.guardrails)]
+    print_pairs(
+        [
+            *((name, part and f"{part.version} ({short(part.content_sha256)})") for name, part in parts),
+            ("adapter", record.adapter),
+            ("gateway's commit", record.code_commit),
+        ]
+    )
+    if release is None:
+        typer.echo(f"The release's parts are not here: {note}")
+    else:
+        print_table("What the release is made of", ("part", "value"), flattened(release))
+
+
+def _print_features(record: "ProvenanceRecord") -> None:
+    read = record.features
+    if read is not None:
+        print_pairs(
+            [
+                ("feature service", read.service),
+                ("definitions", read.definitions_sha256),
+                ("read at", f"{read.read_at:%Y-%m-%d %H:%M:%S.%f} UTC"),
+                ("looked up by", _flat(read.keys)),
+            ]
+        )
+        rows = [
+            (name, value, f"{at:%Y-%m-%d %H:%M:%S}" if (at := read.event_at[name]) else None)
+            for name, value in read.values.items()
+        ]
+        print_table("Features, as they were read", ("feature", "value", "true at (UTC)"), rows)
+    print_table("Facts that the model was shown", ("fact", "value"), record.facts.items())
+
+
+def _print_verdicts(record: "ProvenanceRecord") -> None:
+    rows = [
+        (one.stage.value, one.guardrail, one.verdict.value, one.reason or None, f"{one.latency_ms:.2f}")
+        for one in record.verdicts
+    ]
+    print_table("Guardrails", ("stage", "guardrail", "verdict", "reason", "ms"), rows)
+
+
+def _print_costs(record: "ProvenanceRecord") -> None:
+    times = record.timings
+    print_pairs(
+        [
+            ("tokens", f"{record.input_tokens} read, {record.output_tokens} written"),
+            ("cost", f"{record.cost_usd:.6f} USD"),
+            *(
+                (name, None if value is None else f"{value:.1f} ms")
+                for name, value in (
+                    ("features", times.features_ms),
+                    ("queue", times.queue_ms),
+                    ("first token", times.first_token_ms),
+                    ("in all", times.total_ms),
+                )
+            ),
+        ]
+    )
+
+
+def _print_said(found: "Answered") -> None:
+    rows = [
+        *((f"{one.received_at:%Y-%m-%d %H:%M:%S}", one.kind.value, one.text) for one in found.feedback),
+        *((f"{one.received_at:%Y-%m-%d %H:%M:%S}", "outcome", _flat(one.values)) for one in found.outcomes),
+    ]
+    if rows:
+        print_table("Said since", ("heard (UTC)", "what", ""), rows)
+    else:
+        typer.echo("Nothing was said of it yet.")
+
+
+def _flat(values: Mapping[str, Any]) -> str | None:
+    return ", ".join(f"{name}={value}" for name, value in values.items()) or None
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command of this file."""
+    app.command(rich_help_panel="Machine")(trace)

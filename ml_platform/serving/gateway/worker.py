@@ -1,0 +1,88 @@
+"""One worker process: it is told what to do on its standard input, whose end is the end of its parent.
+
+It says `ready` on its standard output once it answers. SIGTERM, SIGINT or the end of the parent drain it: it accepts
+nothing more, finishes what it has begun, seals its log and ends.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+import sys
+
+import uvloop
+
+from ml_platform.contracts.home import Home
+from ml_platform.errors import MlPlatformError
+from ml_platform.serving.gateway.logs import log_as_json
+from ml_platform.serving.gateway.rates import RateTable
+from ml_platform.serving.gateway.server import GatewayServer
+from ml_platform.serving.gateway.settings import GatewaySettings
+from ml_platform.serving.gateway.wiring import Worker, keep_measuring, put_together
+
+logger = logging.getLogger(__name__)
+
+REFUSED = 1
+FIRST_LOOK_SECONDS = 20.0
+"""Longer than releases take to load; a worker that cannot load them answers too, and says that it is not ready."""
+
+
+def main() -> int:
+    """Works until it is told to end; 1 when it cannot begin, with the reason on stderr."""
+    log_as_json()
+    told = json.loads(sys.stdin.readline())
+    settings = GatewaySettings.parse(told["settings"], where="the settings of the gateway")
+    sock, table = socket.socket(fileno=told["socket"]), RateTable(told["rates"])
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(work(Home.from_environment(), settings, sock, table))
+        except MlPlatformError as error:
+            logger.error("this worker cannot begin: %s", error)  # noqa: TRY400 - the message says it all
+            return REFUSED
+    return 0
+
+
+async def work(home: Home, settings: GatewaySettings, sock: socket.socket, table: RateTable) -> None:
+    """Answers until it is told to end."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    # Nothing more comes from the parent; when it dies, the system ends the pipe.
+    loop.add_reader(sys.stdin.fileno(), ended.set)
+    async with put_together(home, settings, table) as worker:
+        beside = [asyncio.create_task(worker.follower.follow()), asyncio.create_task(keep_measuring(worker))]
+        try:
+            await _first_look(worker, ended)
+            server = GatewayServer(worker.app, settings)
+            serving = asyncio.create_task(server.serve_until(ended, sock))
+            print("ready", flush=True)
+            await serving
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+
+async def _first_look(worker: Worker, ended: asyncio.Event) -> None:
+    """Waits until what the ledger names is loaded, or has failed, so that the first request finds it."""
+
+    async def looked() -> None:
+        while worker.follower.looked_at is None and not worker.follower.problems:
+            await asyncio.sleep(0.02)
+        await worker.follower.settled()
+
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_LOOK_SECONDS):
+            looking, ending = asyncio.create_task(looked()), asyncio.create_task(ended.wait())
+            try:
+                await asyncio.wait((looking, ending), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                looking.cancel()
+                ending.cancel()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
