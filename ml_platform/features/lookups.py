@@ -55,9 +55,10 @@ def write_lookups(product: Product, snapshot: Artifact, at: datetime, file: Path
 
 
 def lookup_sql(name: str, lookup: LookupSpec) -> str:
-    """The query for the content of one key, its values in the order of the spec."""
-    wanted = " AND ".join(f"{sql_name(key)} = ?" for key in lookup.key)
-    return f"SELECT content FROM {sql_name(name)} WHERE {wanted}"  # noqa: S608 - names are quoted
+    """The query for the content and the key of one key, whose values come in the order of the spec."""
+    keys = [sql_name(key) for key in lookup.key]
+    wanted = " AND ".join(f"{key} = ?" for key in keys)
+    return f"SELECT content, {', '.join(keys)} FROM {sql_name(name)} WHERE {wanted}"  # noqa: S608 - names are quoted
 
 
 def _rows(lookup: LookupSpec, source: SourceSpec, file: Path, at: datetime) -> Iterator[tuple[Any, ...]]:

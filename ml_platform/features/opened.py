@@ -207,7 +207,8 @@ class OpenPublication:
         try:
             with self._lock:
                 found = self._connection.execute(query, key).fetchone()
-            return None if found is None else json.loads(found[0])
+            # SQLite takes "7" for 7; we do not.
+            return None if found is None or found[1:] != key else json.loads(found[0])
         except (sqlite3.Error, ValueError) as error:
             raise self._damaged(str(error)) from error
 

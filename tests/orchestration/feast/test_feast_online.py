@@ -5,26 +5,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
 from ml_platform.contracts.product import FeatureSpec
-from ml_platform.contracts.provenance import FeaturesRead
 from ml_platform.errors import InvalidInputError, OperationError
 from ml_platform.features import online, tables
 from ml_platform.features.build import build_features
 from ml_platform.features.definitions import definitions_sha256
 from ml_platform.features.join import join_features
-from ml_platform.features.online import publish_online
-from ml_platform.features.publication import KEPT_PUBLICATIONS, Publication, current_publication, shelf_of
-from ml_platform.features.reading import OnlineReader
+from ml_platform.features.publication import KEPT_PUBLICATIONS, current_publication
 from ml_platform.lineage.artifacts import LocalArtifactStore
 from ml_platform.snapshots.extract import load_table
-
-ROW = {"sensor": "a", "site": 7}
+from tests.samples.online import ROW, minute, publish, read, reader_of, said, shelf
 
 
 @pytest.fixture
@@ -35,37 +30,6 @@ def new_york_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     time.tzset()
-
-
-def reader_of(built: Any) -> OnlineReader:
-    """What a gateway reads with: it knows the definitions and no product folder."""
-    product = built.product
-    return OnlineReader(
-        built.home, product.name, product.features, definitions_sha256(product), product.serving.lookups
-    )
-
-
-def read(built: Any, row: dict[str, Any], now: datetime | None = None) -> FeaturesRead:
-    """What a gateway that has just started reads."""
-    return reader_of(built).read(row, now)
-
-
-def shelf(built: Any) -> Path:
-    return shelf_of(built.home, built.product.name, definitions_sha256(built.product), built.product.serving.lookups)
-
-
-def publish(built: Any, at: datetime, **how: Any) -> Publication:
-    return publish_online(built.product, built.features, built.home, at, **how)
-
-
-def said(built: Any, name: str, row: dict[str, Any] = ROW, now: datetime | None = None) -> tuple[Any, Any]:
-    """A value and the time of its event."""
-    found = read(built, row, now)
-    return found.values[name], found.event_at[name]
-
-
-def minute(number: float) -> datetime:
-    return datetime(2013, 3, 9, tzinfo=UTC) + timedelta(minutes=number)
 
 
 def plain(value: Any) -> Any:
