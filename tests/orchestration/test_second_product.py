@@ -1,20 +1,29 @@
 """docs/your-own-product.md keeps its word: its files, copied into a folder, are a product."""
 
+import asyncio
 import re
 from collections.abc import Callable
-from datetime import date
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
 
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.products import Product, find_product
+from ml_platform.contracts.release import FeaturesPart
+from ml_platform.contracts.serving import ServingTime
+from ml_platform.errors import ContractError, InvalidInputError, UnknownEntityError
 from ml_platform.families.lora.prepare import leakage_of, load_examples, make_training_set
 from ml_platform.families.lora.prompt import messages
 from ml_platform.lineage.artifacts import Artifact, LocalArtifactStore
-from ml_platform.snapshots.extract import take_snapshot
+from ml_platform.serving.deployment import AdmittedRelease
+from ml_platform.serving.facts import KnownFacts
+from ml_platform.serving.loaded import LoadedRelease, ReleaseLoader
+from ml_platform.snapshots.extract import manifest_of, take_snapshot
+from tests.samples.releases import make_release
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "your-own-product.md"
 BLOCKS = dict(re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```$', DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL))
@@ -129,6 +138,94 @@ def test_the_same_inputs_give_the_same_training_set(make_product: Make, prepare:
     assert second.sha256 == first.sha256
     assert prepare(make_product(changes={"training": {"epochs": 5}})).sha256 == first.sha256
     assert prepare(make_product(changes={"training": {"seed": 8}})).sha256 != first.sha256
+
+
+class Served(NamedTuple):
+    """A product that is online at the cutoff of a snapshot, loaded as a gateway loads a release of it."""
+
+    product: Product
+    home: Home
+    loaded: LoadedRelease
+
+    def facts(self, **metadata: Any) -> KnownFacts:
+        return asyncio.run(self.loaded.facts.find(metadata, timeout_seconds=30.0))
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Callable[[Product], Served]:
+    """Publishes what the product's requests need, and loads a release that serves as the product says."""
+
+    def run(product: Product) -> Served:
+        from ml_platform.features.build import build_features
+        from ml_platform.features.definitions import definitions_sha256
+        from ml_platform.features.online import publish_online
+
+        store, home = LocalArtifactStore(tmp_path / "store"), Home(tmp_path / "home")
+        snapshot = take_snapshot(product, AS_OF, store)
+        features = build_features(product, snapshot, store) if product.features else None
+        if features or product.serving.lookups:
+            publish_online(product, features, home, manifest_of(snapshot).cutoff, snapshot=snapshot)
+        release = make_release(product=product.name)
+        if product.features:
+            part = FeaturesPart(service=product.features.service, definitions_sha256=definitions_sha256(product))
+            release = release.model_copy(update={"features": part})
+        admitted = AdmittedRelease(
+            release=release,
+            release_id=release.release_id,
+            serving=product.serving_content,
+            prompt=product.prompt,
+            guardrails=product.guardrails,
+            action_policy=None,
+            adapter_name="ticket_router@0",
+            adapter_path=tmp_path,
+        )
+        return Served(product, home, asyncio.run(ReleaseLoader(home)(admitted)))
+
+    return run
+
+
+def test_without_a_serving_yaml_a_request_brings_the_facts(make_product: Make, serve: Any) -> None:
+    served = serve(make_product())
+    assert served.product.serving.entity == ("Ticket ID",)
+    assert served.product.serving.given == ("Product Line",)
+    known = served.facts(**{"Ticket ID": "4031", "Product Line": "Boreal", "session": "x"})
+    assert (known.entity, known.facts, known.unknown) == ({"Ticket ID": 4031}, {"Product Line": "Boreal"}, ())
+    with pytest.raises(InvalidInputError, match=r"has no 'Product Line'\. Send in metadata: Ticket ID, "):
+        served.facts(**{"Ticket ID": "4031"})
+    with pytest.raises(InvalidInputError, match="metadata 'Ticket ID' is no integer"):
+        served.facts(**{"Ticket ID": "mine", "Product Line": "Boreal"})
+
+
+def test_features_of_a_request_are_those_of_training_and_too_old_ones_are_none(make_product: Make, serve: Any) -> None:
+    product = make_product("with features")
+    asked = {"Ticket ID": 4031, "Product Line": "Boreal"}
+    known = serve(product).facts(**asked)
+    assert (known.facts, known.unknown) == ({"Product Line": "Boreal", "tickets_7d": None}, ("tickets_7d",))
+    then = replace(product, serving=product.serving.model_copy(update={"time": ServingTime.FEATURES}))
+    known = serve(then).facts(**asked)
+    since = AS_OF - timedelta(days=7)
+    opened = [one for one in BLOCKS["tickets.csv"].splitlines() if ",Boreal," in one and one[5:15] >= str(since)]
+    assert known.facts == {"Product Line": "Boreal", "tickets_7d": len(opened)}
+    assert known.unknown == ()
+    assert known.features.keys == {"Product Line": "Boreal"}
+
+
+def test_what_a_table_holds_is_looked_up(make_product: Make, serve: Any) -> None:
+    served = serve(make_product("with lookups"))
+    known = served.facts(**{"Ticket ID": "4030"})
+    row = next(one for one in BLOCKS["tickets.csv"].splitlines() if one.startswith("4030,"))
+    assert known.facts == {"Product Line": row.split(",")[3]}
+    assert known.entity == {"Ticket ID": 4030}
+    assert served.loaded.admitted.serving.spec.deadline_ms == 5000
+    with pytest.raises(UnknownEntityError, match="'ticket' holds no row for the Ticket ID"):
+        served.facts(**{"Ticket ID": "9999"})
+
+
+def test_a_column_that_no_source_has_is_named(make_product: Make) -> None:
+    product = make_product("with lookups")
+    wrong = replace(product, serving=product.serving.model_copy(update={"given": ("Colour",)}))
+    with pytest.raises(ContractError, match="requests are to bring 'Colour', but no source has such a column"):
+        _ = wrong.serving_content
 
 
 @pytest.mark.long
