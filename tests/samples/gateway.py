@@ -67,6 +67,11 @@ def record_of(question: Question) -> ProvenanceRecord:
     )
 
 
+def asked(utterance: str = "Will UA 1545 be late?", **more: Any) -> dict[str, Any]:
+    """The body of a question."""
+    return {"model": PRODUCT, "messages": [{"role": "user", "content": utterance}], **more}
+
+
 @dataclass
 class Running:
     """A gateway that runs: where, with which keys, on what."""
