@@ -1,0 +1,348 @@
+"""The engine's edge: every refusal in OpenAI's shape, nothing begun in vain, and no row kept for nobody."""
+
+import asyncio
+import io
+import json
+import time
+
+import aiohttp
+import pytest
+
+from ml_platform.contracts.report import Decoding
+from ml_platform.errors import DeadlineError, EngineBusyError, EngineError
+from ml_platform.serving.deadline import Deadline
+from ml_platform.serving.engine.service import EngineLimits
+from ml_platform.serving.engine_client import EngineClient
+from tests.samples.engine import CONVERSATIONS, DECODING, TOKEN, Gate, make_world, running_engine
+
+ASK = {"messages": [{"role": "user", "content": "late?"}], "max_tokens": 4}
+HEADERS = {"authorization": f"Bearer {TOKEN}"}
+CHAT = "/v1/chat/completions"
+LONG = Decoding(max_new_tokens=400, batch_size=1)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("engine-http"))
+
+
+@pytest.fixture(scope="module")
+def shared(world):
+    with running_engine(world.base) as engine:
+        yield engine
+
+
+def call(running, method, path, body=None, headers=HEADERS):
+    """Status, body and headers of one request."""
+
+    async def called():
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(method, running.url + path, data=data, headers=headers) as response,
+        ):
+            text = await response.text()
+            return response.status, json.loads(text) if text.startswith("{") else text, response.headers
+
+    return asyncio.run(called())
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"temperature": 0.7}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"n": 2}, "n"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"stop": ["x"]}, "stop"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": "4"}, "max_tokens"),
+        ({"max_tokens": 10_000}, "max_tokens"),
+        ({"max_completion_tokens": -1}, "max_completion_tokens"),
+        ({"messages": []}, "messages"),
+        ({"messages": "late?"}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
+        ({"messages": [{"role": "user"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "late? " * 2000}]}, "messages"),
+        ({"model": None}, "model"),
+        ({"model": ""}, "model"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream": True, "stream_options": 1}, "stream_options"),
+    ],
+)
+def test_a_request_that_cannot_be_answered_as_asked_is_refused_and_says_why(world, shared, change, param):
+    status, told, _ = call(shared, "POST", CHAT, ASK | {"model": world.base.name} | change)
+
+    assert (status, told["error"]["code"], told["error"]["type"]) == (400, 400, "BadRequestError")
+    assert told["error"]["param"] == param
+    assert told["error"]["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"a":' * 50_000, b"null"])
+def test_a_body_that_is_no_object_is_refused(shared, body):
+    status, told, _ = call(shared, "POST", CHAT, body)
+
+    assert (status, told["error"]["type"]) == (400, "BadRequestError")
+
+
+def test_text_in_parts_and_unknown_fields_are_fine(world, shared):
+    parts = [{"role": "user", "content": [{"type": "text", "text": "la"}, {"type": "text", "text": "te?"}]}]
+
+    whole = call(shared, "POST", CHAT, ASK | {"model": world.base.name})
+    found = call(shared, "POST", CHAT, ASK | {"model": world.base.name, "messages": parts, "seed": 3, "user": "u"})
+
+    assert found[0] == 200
+    assert found[1]["choices"] == whole[1]["choices"]
+    assert found[1]["usage"]["total_tokens"] == found[1]["usage"]["prompt_tokens"] + 4
+
+
+def test_an_unknown_model_is_not_found(shared):
+    status, told, _ = call(shared, "POST", CHAT, ASK | {"model": "gpt-9"})
+
+    assert (status, told["error"]["type"]) == (404, "NotFoundError")
+    assert "`gpt-9` does not exist" in told["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", CHAT, 405), ("POST", "/health", 405), ("GET", "/v1/nothing", 404)]
+)
+def test_an_unknown_path_or_method_is_said_so(shared, method, path, status):
+    assert call(shared, method, path)[0] == status
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/models", "/metrics"])
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": TOKEN}])
+def test_nothing_but_the_probe_is_reachable_without_the_token(shared, path, headers):
+    method = "GET" if path in ("/v1/models", "/metrics") else "POST"
+
+    status, told, _ = call(shared, method, path, {} if method == "POST" else None, headers)
+
+    assert (status, told["error"]["type"]) == (401, "AuthenticationError")
+
+
+def test_the_probe_generates_a_token(world):
+    with running_engine(world.base) as running:
+        assert call(running, "GET", "/health", headers={})[0] == 200
+        assert running.engine.scheduler.last_token_at > 0.0
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_huge_body_is_refused_before_it_is_read(shared, told):
+    async def pieces():
+        for _ in range(64):
+            yield b" " * 65536
+
+    async def sent():
+        async with aiohttp.ClientSession() as session:
+            data = io.BytesIO(b" " * (4 << 20)) if told else pieces()
+            try:
+                async with session.post(shared.url + CHAT, data=data, headers=HEADERS) as response:
+                    return response.status
+            except aiohttp.ClientError:
+                return "closed"
+
+    assert asyncio.run(sent()) in (413, "closed")
+    assert call(shared, "GET", "/v1/models")[0] == 200
+
+
+@pytest.mark.parametrize("deadline", ["soon", "-1", "nan", "0"])
+def test_a_deadline_that_is_no_time_is_refused(world, shared, deadline):
+    headers = HEADERS | {"x-deadline-ms": deadline}
+
+    assert call(shared, "POST", CHAT, ASK | {"model": world.base.name}, headers)[0] == 400
+
+
+def test_metrics_tell_of_tokens_queue_rows_and_errors(shared):
+    call(shared, "POST", CHAT, ASK | {"model": "gpt-9"})
+
+    text = call(shared, "GET", "/metrics")[1]
+
+    assert 'mlp_engine_errors_total{status="404"}' in text
+    for name in ("generated_tokens_total", "queue_length", "busy_rows", "batch_rows_bucket", "request_seconds_sum"):
+        assert f"mlp_engine_{name}" in text
+
+
+async def until(condition, seconds=20.0):
+    """Waits for something that must become true."""
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends
+        await asyncio.sleep(0.005)
+
+
+def with_client(running, work):
+    async def run():
+        client = EngineClient(running.url, token=TOKEN)
+        try:
+            return await work(client)
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+def ask(client, model, seconds=60.0, decoding=DECODING):
+    deadline = Deadline.after(seconds, time.monotonic())
+    return asyncio.ensure_future(client.generate(model, CONVERSATIONS[0], decoding, deadline=deadline))
+
+
+@pytest.fixture
+def narrow(world):
+    """An engine of two rows with room for two more in its queue, whose model waits behind a gate."""
+    with running_engine(world.base, EngineLimits(rows=2, context=600, max_queue=2)) as running:
+        gate = Gate(running.engine)
+        try:
+            yield running, gate
+        finally:
+            gate.open()
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(world, narrow):
+    running, gate = narrow
+
+    async def work(client):
+        begun = [ask(client, world.base.name)]
+        await until(lambda: running.engine.scheduler.load == (0, 1))
+        begun += [ask(client, world.base.name) for _ in range(2)]
+        await until(lambda: running.engine.scheduler.load[0] == 2)
+        with pytest.raises(EngineBusyError) as refused:
+            await ask(client, world.base.name)
+        gate.open()
+        return refused.value.retry_after_seconds, await asyncio.gather(*begun)
+
+    after, answers = with_client(running, work)
+    assert after == 1.0
+    assert len({answer.text for answer in answers}) == 1
+
+
+def test_a_client_that_hangs_up_frees_its_row_and_its_place_in_the_queue(world, narrow):
+    running, gate = narrow
+
+    async def work(client):
+        begun = [ask(client, world.base.name, decoding=LONG)]
+        await until(lambda: running.engine.scheduler.load == (0, 1))
+        begun += [ask(client, world.base.name, decoding=LONG)]
+        await until(lambda: running.engine.scheduler.load == (1, 1))
+        for one in begun:
+            one.cancel()
+        await until(lambda: not running.app.running)
+        gate.open()
+        await until(lambda: running.engine.scheduler.load == (0, 0))
+
+    with_client(running, work)
+    assert 'mlp_engine_requests_total{outcome="client_gone"} 2.0' in call(running, "GET", "/metrics")[1]
+
+
+def test_a_deadline_ends_what_was_begun_and_what_waits(world, narrow):
+    running, gate = narrow
+
+    async def work(client):
+        begun = [ask(client, world.base.name, 0.4, LONG) for _ in range(3)]
+        failed = await asyncio.gather(*begun, return_exceptions=True)
+        gate.open()
+        await until(lambda: running.engine.scheduler.load == (0, 0))
+        return failed
+
+    assert [type(one) for one in with_client(running, work)] == [DeadlineError] * 3
+
+
+def test_the_engine_itself_answers_504_when_the_deadline_passes(world, narrow):
+    running, _ = narrow
+    headers = HEADERS | {"x-deadline-ms": "200"}
+
+    status, told, _ = call(running, "POST", CHAT, ASK | {"model": world.base.name}, headers)
+
+    assert (status, told["error"]["type"]) == (504, "DeadlineError")
+
+
+def test_a_stream_that_is_late_ends_with_an_error_that_the_client_understands(world, narrow):
+    running, _ = narrow
+    headers = HEADERS | {"x-deadline-ms": "500"}
+
+    status, told, _ = call(running, "POST", CHAT, ASK | {"model": world.base.name, "stream": True}, headers)
+
+    assert status == 200
+    last = [line for line in told.splitlines() if line][-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == 504
+
+
+def test_a_pass_that_fails_fails_those_who_took_part_and_nobody_after(world, shared, monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError("out of memory")
+
+    async def work(client):
+        expected = (await ask(client, world.base.name)).text
+        with monkeypatch.context() as patch:
+            patch.setattr(shared.engine._decoder, "advance", broken)
+            with pytest.raises(EngineError, match="answered 500: the model failed"):
+                await ask(client, world.base.name)
+        return expected, (await ask(client, world.base.name)).text
+
+    expected, found = with_client(shared, work)
+    assert found == expected
+    assert "out of memory" in caplog.text
+
+
+def test_a_dead_thread_of_the_model_is_seen_by_the_probe_and_by_whoever_asks(world):
+    async def work(client):
+        assert await client.healthy(timeout_seconds=20.0)
+        running.engine.scheduler.stop(20.0)
+        with pytest.raises(EngineError, match="answered 503"):
+            await ask(client, world.base.name)
+        return await client.healthy(timeout_seconds=20.0)
+
+    with running_engine(world.base) as running:
+        assert with_client(running, work) is False
+
+
+def test_a_model_that_hangs_is_seen_by_the_probe(world, narrow, monkeypatch):
+    running, gate = narrow
+    monkeypatch.setattr("ml_platform.serving.engine.service.PROBE_SECONDS", 0.3)
+    monkeypatch.setattr("ml_platform.serving.engine.service.PROBE_VALID_SECONDS", 0.1)
+
+    async def work(client):
+        begun = ask(client, world.base.name)
+        await until(lambda: running.engine.scheduler.load == (0, 1))
+        await asyncio.sleep(0.15)  # what was generated before the model hung counts no more
+        hung = await client.healthy(timeout_seconds=20.0)
+        gate.open()
+        await begun
+        return hung, await client.healthy(timeout_seconds=20.0)
+
+    assert with_client(running, work) == (False, True)
+
+
+def test_draining_finishes_what_was_begun_and_begins_nothing(world):
+    async def work(client):
+        begun = ask(client, world.base.name)
+        await until(lambda: running.engine.scheduler.load == (0, 1))
+        running.terminate()
+        with pytest.raises(EngineBusyError, match="shutting down"):
+            await ask(client, world.base.name)
+        assert not await client.healthy(timeout_seconds=10.0)
+        gate.open()
+        return await begun
+
+    with running_engine(world.base) as running:
+        gate = Gate(running.engine)
+        answer = with_client(running, work)
+        running.thread.join(20.0)
+        assert not running.thread.is_alive()
+    assert answer.tokens_out == DECODING.max_new_tokens
+
+
+def test_draining_ends_by_itself_when_an_answer_takes_too_long(world):
+    async def work(client):
+        begun = ask(client, world.base.name)
+        await until(lambda: running.engine.scheduler.load == (0, 1))
+        running.terminate()
+        with pytest.raises(EngineError):
+            await begun
+
+    with running_engine(world.base, drain_seconds=0.3) as running:
+        gate = Gate(running.engine)
+        with_client(running, work)
+        gate.open()
