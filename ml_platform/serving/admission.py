@@ -40,14 +40,20 @@ def assess_admission(
     if let_in.recorded_at > now + CLOCK_SKEW:
         moment = f"{let_in.recorded_at:%Y-%m-%d %H:%M:%S} UTC"
         return {"let_in": f"It was let in at {moment}, which is still to come. Correct the clock of whoever moved it."}
-    reasons = why_no_standing(replay, envelopes, pins, trust, release_id, let_in, now)
-    if slot is SlotName.CANARY:
-        steps = replay.policies[release.promotion_policy.content_sha256].canary.steps
-        planned = dict(enumerate(steps, start=1)).get(replay.canary_step)
-        if planned != replay.exposure:
-            plan = "has no such step" if planned is None else f"says {planned:.0%}"
-            reasons["exposure"] = f"Step {replay.canary_step} gives it {replay.exposure:.0%}; the plan {plan}."
-    return reasons
+    return why_no_standing(replay, envelopes, pins, trust, release_id, let_in, now) | why_off_plan(replay, slot)
+
+
+def why_off_plan(replay: Replay, slot: SlotName | None) -> dict[str, str]:
+    """What speaks against the canary's exposure: it must be the one of its step in its policy's plan."""
+    if slot is not SlotName.CANARY:
+        return {}
+    release = replay.releases[replay.slots[slot]]
+    steps = replay.policies[release.promotion_policy.content_sha256].canary.steps
+    planned = dict(enumerate(steps, start=1)).get(replay.canary_step)
+    if planned == replay.exposure:
+        return {}
+    plan = "has no such step" if planned is None else f"says {planned:.0%}"
+    return {"exposure": f"Step {replay.canary_step} gives it {replay.exposure:.0%}; the plan {plan}."}
 
 
 def let_in_by(replay: Replay, release_id: str, slot: SlotName | None) -> Event | None:

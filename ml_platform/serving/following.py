@@ -26,7 +26,6 @@ from ml_platform.serving.loading import Load, Loading
 from ml_platform.serving.problems import Problems, backoff_seconds
 from ml_platform.serving.reading import LedgerReader
 from ml_platform.serving.refusals import Refusal, Refusals
-from ml_platform.serving.routing import RoutingTable
 from ml_platform.serving.staging import Staging
 from ml_platform.serving.threads import CallThreads
 from ml_platform.serving.wanted import Wanted, decide_table
@@ -79,7 +78,8 @@ class Follower:
         self._loading = Loading(self._staging, engine, load, self._stores, self._loaded_more, monotonic)
         self._refusals = Refusals(ledger, gateway, self._threads, clock, monotonic, listen)
         self._wake = asyncio.Event()
-        self._wanted: dict[str, tuple[str, Wanted]] = {}
+        self._wanted: dict[str, Wanted] = {}
+        self._seen: dict[str, tuple[str, Trust]] = {}
         self._retries: dict[str, tuple[int, float]] = {}
         self._listening = False
         self._problems = Problems(monotonic)
@@ -100,15 +100,9 @@ class Follower:
         """All problems in a sentence or more, None without any."""
         return " ".join(self.problems.values()) or None
 
-    def readiness(self) -> dict[str, bool]:
-        """Whether a production release serves, by product; products that have none in their ledger are left out."""
-        slots = {product: wanted.state.slots for product, (_, wanted) in self._wanted.items()}
-        serving = {product: self._deployments.of(product) for product in slots if SlotName.PRODUCTION in slots[product]}
-        return {product: bool(found and found.table.production) for product, found in serving.items()}
-
     def productions(self) -> dict[str, str]:
         """The release that each product's ledger names as production, for those that have one."""
-        slots = {product: wanted.state.slots.get(SlotName.PRODUCTION) for product, (_, wanted) in self._wanted.items()}
+        slots = {product: wanted.state.slots.get(SlotName.PRODUCTION) for product, wanted in self._wanted.items()}
         return {product: release for product, release in slots.items() if release is not None}
 
     async def follow(self) -> None:
@@ -135,13 +129,16 @@ class Follower:
         if self._problems.waits("the ledger"):
             return
         try:
-            heads = await self._threads.call(self._ledger.heads, timeout_seconds=LEDGER_SECONDS)
+            heads, trust = await self._threads.call(
+                lambda: (self._ledger.heads(), self._trust()), timeout_seconds=LEDGER_SECONDS
+            )
         except (MlPlatformError, TimeoutError) as error:
             self._problems.failed("the ledger", error)
             return
         self._problems.succeeded("the ledger")
         self.looked_at = self._monotonic()
-        await asyncio.gather(*(self._look_at(product, head) for product, head in heads.items()))
+        await asyncio.gather(*(self._look_at(product, (head, trust)) for product, head in heads.items()))
+        self._go_on()
 
     async def settled(self) -> None:
         """Waits until everything that is admitted is loaded or has failed, and has been swapped in."""
@@ -149,21 +146,22 @@ class Follower:
         await asyncio.sleep(0)
         await self._refusals.idle()
 
-    async def _look_at(self, product: str, head: str) -> None:
-        known = self._wanted.get(product)
-        due = known is None or known[0] != head or self._again(known[1])
-        if due and not self._problems.waits(product):
-            try:
-                trust, now = self._trust(), self._clock()
-                wanted = await self._threads.call(
-                    lambda: self._reader.read(product, trust, now), timeout_seconds=LEDGER_SECONDS
-                )
-            except (MlPlatformError, TimeoutError) as error:
-                self._problems.failed(product, error)
-                return
-            self._problems.succeeded(product)
-            self._wanted[product] = wanted.state.head_sha256, wanted
-        self._apply()
+    async def _look_at(self, product: str, seen: tuple[str, Trust]) -> None:
+        """Reads a product anew where its chain grew, the keys changed, or a refusal is due to be looked at again."""
+        known, (_, trust), now = self._wanted.get(product), seen, self._clock()
+        due = known is None or self._seen[product] != seen or self._again(known)
+        if not due or self._problems.waits(product):
+            return
+        try:
+            wanted = await self._threads.call(
+                lambda: self._reader.read(product, trust, now), timeout_seconds=LEDGER_SECONDS
+            )
+        except (MlPlatformError, TimeoutError) as error:
+            self._problems.failed(product, error)
+            return
+        self._problems.succeeded(product)
+        self._wanted[product], self._seen[product] = wanted, (wanted.state.head_sha256, trust)
+        self._turn(wanted)
 
     def _again(self, wanted: Wanted) -> bool:
         """Whether what was refused is due to be looked at again."""
@@ -177,22 +175,23 @@ class Follower:
         self._retries[name] = tries + 1, self._monotonic() + backoff_seconds(tries + 1, refused=True)
         return tries > 0
 
-    def _apply(self) -> None:
-        """Swaps to what is loaded and asks for what is missing. No await: nothing comes between."""
+    def _go_on(self) -> None:
+        """Swaps to all that is loaded, asks for what is missing, says what is refused. It never waits."""
         wants: dict[str, Release] = {}
-        for product, (_, wanted) in self._wanted.items():
-            present = self._deployments.of(product)
-            table = decide_table(wanted, self._loading.loaded.__contains__, present.table if present else None)
-            if table is not None:
-                self._swap(table, present)
-                kept = {one: self._loading.loaded[one].admitted.release for one in table.releases}
-                wants |= kept
+        for product, wanted in self._wanted.items():
+            self._turn(wanted)
+            serving = self._deployments.of(product)
+            wants |= {one: loaded.admitted.release for one, loaded in (serving.releases if serving else {}).items()}
             wants |= wanted.admitted
             self._refusals.tell(wanted, self._loading.failures)
         self._loading.want(wants)
 
-    def _swap(self, table: RoutingTable, present: Deployment | None) -> None:
-        loaded = self._loading.loaded
+    def _turn(self, wanted: Wanted) -> None:
+        """Swaps one product to what of it is loaded, where that is something else than what serves."""
+        loaded, present = self._loading.loaded, self._deployments.of(wanted.state.product)
+        table = decide_table(wanted, loaded.__contains__, present.table if present else None)
+        if table is None:
+            return
         if table.production is not None:
             share = loaded[table.production].admitted.serving.spec.shadow_share
             table = replace(table, shadow_share=share)
@@ -201,7 +200,7 @@ class Follower:
             log.info("%s serves epoch %d", table.product, table.epoch)
 
     def _loaded_more(self) -> None:
-        self._apply()
+        self._go_on()
         self._wake.set()
 
     async def look_after_engine(self) -> None:

@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING
 
 from ml_platform.contracts.release import Release
 from ml_platform.contracts.report import Decoding
-from ml_platform.errors import EngineBusyError, EngineError, MlPlatformError, NotEligibleError, OperationError
+from ml_platform.errors import (
+    DeadlineError,
+    EngineBusyError,
+    EngineError,
+    MlPlatformError,
+    NotEligibleError,
+    OperationError,
+)
 from ml_platform.serving.deadline import Deadline
 from ml_platform.serving.deployment import AdmittedRelease
+from ml_platform.serving.problems import backoff_seconds
 from ml_platform.serving.staging import Staging
 from ml_platform.serving.threads import CallThreads
 
@@ -43,11 +51,6 @@ class Failure:
     refused: bool
     tries: int
     retry_at: float
-
-
-def backoff_seconds(tries: int, refused: bool = False) -> float:
-    """How long to wait after so many failures: up to 5 s for what may pass, up to 30 s for what hardly will."""
-    return float(min(0.2 * 2.0 ** min(tries, 16), 30.0 if refused else 5.0))
 
 
 class Loading:
@@ -141,14 +144,14 @@ class Loading:
         known = isinstance(error, MlPlatformError | TimeoutError)
         reason = str(error) if known and str(error) else f"{type(error).__name__}: {error}"
         tries = self.failures[release_id].tries + 1 if release_id in self.failures else 1
-        wait = backoff_seconds(tries, refused)
+        wait = backoff_seconds(tries, refused=refused)
         if tries == 1 or self.failures[release_id].reason != reason:
             log.error("release %s was not loaded: %s", release_id[:12], reason, exc_info=None if known else error)
         self.failures[release_id] = Failure(reason, refused, tries, self._monotonic() + wait)
 
     async def _to_blame(self, error: Exception) -> bool:
         """Whether it is the release's fault: not what a store, a disk or a sick engine did."""
-        if isinstance(error, EngineBusyError | TimeoutError):
+        if isinstance(error, EngineBusyError | DeadlineError | TimeoutError):
             return False
         if isinstance(error, EngineError):
             return await self._engine.healthy(timeout_seconds=5.0)

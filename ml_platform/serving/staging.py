@@ -23,11 +23,10 @@ from ml_platform.contracts.serving import ServingContent
 from ml_platform.errors import ArtifactCorruptError, NotEligibleError, StorageError
 from ml_platform.lineage.artifacts import Artifact, ArtifactStore
 from ml_platform.lineage.contents import AnyContent, find_content
+from ml_platform.serving.adapter_names import FILES, WEIGHTS, adapter_name
 from ml_platform.serving.deployment import AdmittedRelease
 
 FOLDER = "adapter/"
-WEIGHTS = "adapter_model.safetensors"
-CONFIGURATION = "adapter_config.json"
 HARMLESS = frozenset({".safetensors", ".json", ".md", ".txt", ".jinja"})
 """What may lie in an adapter's folder; weights in any other form can run code when they are loaded."""
 
@@ -83,7 +82,8 @@ class Staging:
         guardrails = self._content(GuardrailSpec, release.guardrails)
         action = self._content(ActionPolicy, release.action_policy) if release.action_policy else None
         candidate = self._store.open("candidate", release.model.candidate_sha256)
-        stage = self._staged(candidate, _adapter_files(candidate, release))
+        files = _adapter_files(candidate, release)
+        stage = self._staged(candidate, files)
         return AdmittedRelease(
             release=release,
             release_id=release.release_id,
@@ -91,7 +91,7 @@ class Staging:
             prompt=prompt,
             guardrails=guardrails,
             action_policy=action,
-            adapter_name=f"{release.product}@{release.model.adapter_sha256}",
+            adapter_name=adapter_name(release.product, files),
             adapter_path=stage.path,
         )
 
@@ -163,14 +163,14 @@ def _adapter_files(candidate: Artifact, release: Release) -> dict[str, str]:
             f"candidate {candidate.sha256[:12]}: its adapter holds {', '.join(refused)}. Only safetensors are served: "
             "other files can run code when they are loaded. Train it again."
         )
-    if missing := sorted({WEIGHTS, CONFIGURATION} - named.keys()):
+    if missing := sorted({*FILES} - named.keys()):
         raise ArtifactCorruptError(f"candidate {candidate.sha256[:12]}: its adapter lacks {', '.join(missing)}.")
     if named[WEIGHTS] != release.model.adapter_sha256:
         raise ArtifactCorruptError(
             f"candidate {candidate.sha256[:12]} holds adapter {named[WEIGHTS][:12]}, release "
             f"{release.release_id[:12]} names {release.model.adapter_sha256[:12]}. Build the release again."
         )
-    return {name: named[name] for name in (CONFIGURATION, WEIGHTS)}
+    return {name: named[name] for name in FILES}
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:

@@ -33,8 +33,9 @@ class Wanted:
 def decide_table(wanted: Wanted, loaded: Callable[[str], bool], present: RoutingTable | None) -> RoutingTable | None:
     """What shall serve now, of what is admitted and loaded; None for what was never served and cannot be.
 
-    Without the production that the ledger names, the present table stays as it is: only a canary that the ledger has
-    taken out leaves it. A canary, a shadow or a last good release that cannot serve is treated as absent.
+    Without the production that the ledger names, the present production stays, whatever is said of it; what stands
+    beside it leaves the table where it is refused or the ledger has taken it out. A canary, a shadow or a last good
+    release that cannot serve is treated as absent.
     """
     state = wanted.state
 
@@ -45,7 +46,9 @@ def decide_table(wanted: Wanted, loaded: Callable[[str], bool], present: Routing
 
     production = usable(SlotName.PRODUCTION)
     if production is None and SlotName.PRODUCTION in state.slots:
-        return None if present is None else _kept(present, state)
+        return None if present is None else _kept(present, wanted)
+    if not state.slots and present is None:
+        return None
     canary = usable(SlotName.CANARY)
     return RoutingTable(
         product=state.product,
@@ -59,8 +62,14 @@ def decide_table(wanted: Wanted, loaded: Callable[[str], bool], present: Routing
     )
 
 
-def _kept(present: RoutingTable, state: DeploymentState) -> RoutingTable:
-    """The table that served before, without a canary that was aborted or replaced since."""
-    if present.canary is None or state.releases.get(present.canary) in _STILL_SERVED:
-        return present
-    return replace(present, canary=None, exposure=0.0, rollout="")
+def _kept(present: RoutingTable, wanted: Wanted) -> RoutingTable:
+    """The table that served before: its production, and beside it what nobody has refused or taken out since."""
+    refused = {wanted.places[place].release_id for place in wanted.refused}
+    states = wanted.state.releases
+    if present.canary in refused or (present.canary and states.get(present.canary) not in _STILL_SERVED):
+        present = replace(present, canary=None, exposure=0.0, rollout="")
+    if present.shadow in refused:
+        present = replace(present, shadow=None)
+    if present.last_good in refused:
+        present = replace(present, last_good=None)
+    return present

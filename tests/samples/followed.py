@@ -22,6 +22,7 @@ from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.standing import Trust
 from ml_platform.release.controller import Controller
 from ml_platform.release.moves import Move
+from ml_platform.serving.adapter_names import FILES, adapter_name
 from ml_platform.serving.deployment import Deployment, Deployments
 from ml_platform.serving.engine_client import Generated
 from ml_platform.serving.following import Follower
@@ -163,6 +164,11 @@ class World:
         plain["guardrails"] = VersionedPart(version="1.0.0", content_sha256=GUARDRAILS.sha256)
         plain["serving"] = VersionedPart(version="1.0.0", content_sha256=SERVING.sha256)
         return Release.model_validate(plain)
+
+    def adapter(self, seed: int) -> str:
+        """What an engine calls the adapter of such a release."""
+        files = self.candidate(seed).manifest.files
+        return adapter_name(self.product, {name: files[f"adapter/{name}"].file_sha256 for name in FILES})
 
     def prove(self, release: Release) -> str:
         """Registers it and signs a PASS of every gate, against what is in production now."""

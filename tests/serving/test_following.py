@@ -107,7 +107,7 @@ def test_an_abort_takes_the_canary_out_although_the_new_production_does_not_load
         first = local.serve(1)
         await watched.look()
         second = local.prove(local.release(2))
-        watched.engine.refuses.add(f"{local.product}@{local.release(2).model.adapter_sha256}")
+        watched.engine.refuses.add(local.adapter(2))
         local.open(second)
         local.promote(second)
         third = local.try_out(3)
@@ -127,7 +127,7 @@ def test_a_canary_that_nobody_can_load_leaves_its_users_with_production(local: W
     async def steps(watched: Watched) -> None:
         first = local.serve(1)
         await watched.look()
-        watched.engine.refuses.add(f"{local.product}@{local.release(2).model.adapter_sha256}")
+        watched.engine.refuses.add(local.adapter(2))
         second = local.try_out(2)
         await watched.look()
         assert (watched.table.production, watched.table.canary, watched.table.exposure) == (first, None, 0.0)
@@ -234,7 +234,7 @@ def test_a_ledger_that_was_rewritten_is_not_followed_and_what_served_goes_on(loc
 def test_a_product_that_cannot_be_admitted_does_not_touch_another(local: World) -> None:
     async def steps(watched: Watched) -> None:
         other = World(local.home, local.url, key=local.key, now=local.now, product="other")
-        watched.engine.refuses.add(f"{local.product}@{local.release(1).model.adapter_sha256}")
+        watched.engine.refuses.add(local.adapter(1))
         local.serve(1)
         second = other.serve(2)
         await watched.look()
@@ -260,7 +260,7 @@ def test_a_ledger_that_can_only_be_read_is_followed_and_refusals_are_in_the_log(
 
     async def run() -> None:
         watched = Watched(world, ledger=Ledger(str(make_url(world.url).set(username=role))))
-        watched.engine.refuses.add(f"{world.product}@{world.release(2).model.adapter_sha256}")
+        watched.engine.refuses.add(world.adapter(2))
         for _ in range(3):
             await watched.look_later(1.0)
         assert watched.table.production == first
@@ -275,7 +275,7 @@ def test_a_ledger_that_can_only_be_read_is_followed_and_refusals_are_in_the_log(
 def test_several_workers_of_one_gateway_record_a_refusal_once(local: World) -> None:
     async def run() -> None:
         engine = MemoryEngine()
-        engine.refuses.add(f"{local.product}@{local.release(2).model.adapter_sha256}")
+        engine.refuses.add(local.adapter(2))
         workers = [Watched(local, engine) for _ in range(3)]
         first, _ = local.serve(1), local.try_out(2)
         await asyncio.gather(*(worker.look() for worker in workers))

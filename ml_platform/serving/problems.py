@@ -1,0 +1,41 @@
+"""Problems: what does not work right now, said once when it begins and once when it ends, and tried again in time."""
+
+import logging
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+
+def backoff_seconds(tries: int, *, refused: bool = False) -> float:
+    """How long to wait after so many failures: up to 5 s for what may pass, up to 30 s for what hardly will."""
+    return float(min(0.2 * 2.0 ** min(tries, 16), 30.0 if refused else 5.0))
+
+
+class Problems:
+    """Problems by what they concern, e.g. a product or `the ledger`."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._tries: dict[str, tuple[int, float]] = {}
+        self.present: dict[str, str] = {}
+
+    def waits(self, what: str) -> bool:
+        """Whether it failed so recently that it is not tried again yet."""
+        return self._monotonic() < self._tries.get(what, (0, 0.0))[1]
+
+    def failed(self, what: str, error: Exception) -> float:
+        """It did not work; returns the seconds to wait before the next try."""
+        tries = self._tries.get(what, (0, 0.0))[0] + 1
+        wait = backoff_seconds(tries)
+        self._tries[what] = tries, self._monotonic() + wait
+        reason = str(error) or f"{what} did not answer in time."
+        if self.present.get(what) != reason:
+            log.error("what is admitted keeps serving, but %s cannot be followed: %s", what, reason)
+        self.present[what] = reason
+        return wait
+
+    def succeeded(self, what: str) -> None:
+        """It works, perhaps again."""
+        self._tries.pop(what, None)
+        if self.present.pop(what, None):
+            log.warning("%s can be followed again", what)
