@@ -62,7 +62,7 @@ class Answerer:
         self._deployments, self._engine, self._recorder = deployments, engine, recorder
         self._records = RecordWriter(user_salt, code_commit)
         self._clock, self._monotonic, self._listen = clock, monotonic, listen
-        self.breakers = Breakers()
+        self.breakers = Breakers(deployments)
         self.shadow = Shadow(engine, recorder, self._records, self.breakers, clock=clock, monotonic=monotonic)
         self._leaving: set[asyncio.Task[bool]] = set()
 

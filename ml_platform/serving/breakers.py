@@ -1,16 +1,17 @@
 """The breakers of one worker: one a release, kept while the release is in its product's table."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from ml_platform.serving.breaker import Breaker, BreakerPhase, admit, admits, record_outcome
-from ml_platform.serving.deployment import Deployment
+from ml_platform.serving.deployment import Deployment, Deployments
 from ml_platform.serving.loaded import LoadedRelease
 
 
 class Breakers:
     """What this worker knows of each release's recent answers; each worker finds out by itself (ADR 10)."""
 
-    def __init__(self) -> None:
+    def __init__(self, deployments: Deployments) -> None:
+        self._deployments = deployments
         self._breakers: dict[str, Breaker] = {}
 
     def shut(self, deployment: Deployment, now: float) -> frozenset[str]:
@@ -20,6 +21,8 @@ class Breakers:
 
     def admit(self, loaded: LoadedRelease, now: float) -> bool | None:
         """Whether the request that goes to the release is a probe, to be told with its outcome; None: it may not go."""
+        if loaded.release_id not in self._breakers:
+            self._forget_what_left()
         admission = admit(self._of(loaded), now)
         self._breakers[loaded.release_id] = admission.breaker
         return admission.probe if admission.admitted else None
@@ -29,11 +32,6 @@ class Breakers:
         breaker = self._of(loaded)
         self._breakers[loaded.release_id] = record_outcome(breaker, failed=failed, now=now, probe=probe)
 
-    def forget_all_but(self, release_ids: Iterable[str]) -> None:
-        """Drops what is known of releases that serve nowhere any more."""
-        kept = set(release_ids)
-        self._breakers = {name: one for name, one in self._breakers.items() if name in kept}
-
     def phases(self) -> Mapping[str, BreakerPhase]:
         """The phase of each breaker that has seen a request, by release."""
         return {name: one.phase for name, one in self._breakers.items()}
@@ -41,3 +39,9 @@ class Breakers:
     def _of(self, loaded: LoadedRelease) -> Breaker:
         found = self._breakers.get(loaded.release_id)
         return Breaker(rule=loaded.breaker_rule) if found is None else found
+
+    def _forget_what_left(self) -> None:
+        """Drops the breakers of releases that serve nowhere any more; it is time to when a new one comes."""
+        serving = [self._deployments.of(product) for product in self._deployments.products()]
+        kept = {name for one in serving if one is not None for name in one.releases}
+        self._breakers = {name: one for name, one in self._breakers.items() if name in kept}

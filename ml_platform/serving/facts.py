@@ -3,6 +3,8 @@
 A store that is down or hangs never blocks the event loop: what is in memory is read at once, the rest in threads.
 """
 
+import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ml_platform.contracts.example import FactValue
 from ml_platform.contracts.provenance import Entity, FeaturesRead, Scalar
 from ml_platform.contracts.serving import ServingContent, ServingTime
-from ml_platform.errors import InvalidInputError, OperationError, UnknownEntityError
+from ml_platform.errors import InvalidInputError, UnknownEntityError
 from ml_platform.families.lora.templates import spoken
 from ml_platform.serving.brought import Brought, read_brought, without_personal_data
 from ml_platform.serving.threads import CallThreads
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 STORE_SECONDS = 1.0
 """The longest that a question waits for the feature store; it then has the rest of its deadline for the answer."""
 
+COMPLAINTS_EVERY_SECONDS = 10.0
+logger = logging.getLogger(__name__)
 FactsHook = Callable[[Mapping[str, Any]], Mapping[str, FactValue]]
 
 
@@ -68,6 +72,7 @@ class FactsSource:
     ) -> None:
         self._content, self._reader, self._hook, self._kinds = content, reader, hook, kinds
         self._threads = threads or CallThreads("feature-store")
+        self._complain_at = 0.0
         spec = content.spec
         self._looked_up = tuple(key for lookup in spec.lookups.values() for key in lookup.key)
         self._features = content.features.feature_names if content.features else ()
@@ -88,13 +93,15 @@ class FactsSource:
         lookup, and FactsError when the release's hook breaks. A store that fails is no error: see KnownFacts.
         """
         brought = read_brought(self._content, metadata)
-        stored = self._at_hand(brought)
-        if stored is None:
-            seconds = min(STORE_SECONDS, timeout_seconds)
-            try:
+        seconds = min(STORE_SECONDS, timeout_seconds)
+        try:
+            stored = self._at_hand(brought)
+            if stored is None:
                 stored = await self._threads.call(lambda: self._stored(brought), timeout_seconds=seconds)
-            except (OperationError, TimeoutError) as error:
-                stored = _Stored(brought.row, None, _said(error))
+        except UnknownEntityError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever breaks in the store, the product's policy decides
+            stored = _Stored(brought.row, None, self._complained(error))
         answerable = not stored.problem or not self._content.spec.lookups
         known = self._looked_up if answerable else ()
         brought = without_personal_data(brought, known, self._kinds)
@@ -112,8 +119,8 @@ class FactsSource:
             return ""
         try:
             await self._threads.call(reader.pinned, timeout_seconds=timeout_seconds)
-        except (OperationError, TimeoutError) as error:
-            return _said(error)
+        except Exception as error:  # noqa: BLE001 - the release serves without, as its product wants
+            return self._complained(error)
         return ""
 
     def _at_hand(self, brought: Brought) -> "_Stored | None":
@@ -148,6 +155,16 @@ class FactsSource:
         features = published.read(row, self._now()) if self._features else None
         return _Stored(row, features)
 
+    def _complained(self, error: Exception) -> str:
+        """Why the store cannot be read, in words for a record; the whole of it goes to the log, now and then."""
+        if isinstance(error, TimeoutError):
+            return "the feature store did not answer in time"
+        now = time.monotonic()
+        if now >= self._complain_at:
+            self._complain_at = now + COMPLAINTS_EVERY_SECONDS
+            logger.warning("the feature store cannot be read: %s: %s", type(error).__name__, error)
+        return f"the feature store cannot be read: {type(error).__name__}"
+
     def _now(self) -> datetime | None:
         return datetime.now(UTC) if self._content.spec.time is ServingTime.CLOCK else None
 
@@ -177,9 +194,3 @@ def _fact(value: Any) -> FactValue:
     if isinstance(value, float):
         return value if value - value == 0.0 else None
     return spoken(value)
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "the feature store did not answer in time"
-    return f"the feature store cannot be read: {error}"

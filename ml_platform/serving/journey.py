@@ -37,7 +37,8 @@ class Journey:
         """The release whose words stand for an answer that none gave: the one asked last, or else the first."""
         if self.rung is not None:
             return self.rung.loaded
-        return next(iter(self.deployment.releases.values()))
+        releases = self.deployment.releases
+        return next(releases[one] for one in (*self.deployment.table.releases, *releases) if one in releases)
 
     def next_rung(self, shut: AbstractSet[str], now: float) -> Rung | None:
         """The release to ask next, None when nobody is left or it is too late.

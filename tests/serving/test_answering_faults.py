@@ -23,6 +23,7 @@ from ml_platform.errors import (
     DeadlineError,
     EngineBusyError,
     EngineError,
+    InvalidInputError,
     OperationError,
     StorageError,
 )
@@ -212,6 +213,32 @@ def test_a_breaker_opens_for_its_release_alone_and_closes_after_probes(tmp_path:
     served_with(tmp_path, deployment, say, work)
 
 
+def test_breakers_of_releases_that_left_are_forgotten(tmp_path: Path) -> None:
+    async def work(served: Served) -> None:
+        for epoch in range(2, 12):
+            await served.answerer.answer(question())
+            served.deployments.swap(deploy(epoch, make_loaded(epoch)))
+        assert len(served.answerer.breakers.phases()) <= 2
+
+    served_with(tmp_path, deploy(1, make_loaded(1)), good_answer, work)
+
+
+def test_when_all_breakers_are_open_production_s_words_stand_for_the_answer(tmp_path: Path) -> None:
+    canary, production = make_loaded(2, serving={"breaker": {"min_count": 1}}), make_loaded(1)
+    production = replace(production, breaker_rule=canary.breaker_rule)
+
+    async def work(served: Served) -> None:
+        replies = [await served.answerer.answer(question()) for _ in range(2)]
+        assert [kinds(reply.record) for reply in replies] == [["engine_error", "engine_error"], ["breaker_open"]]
+        assert [json.loads(reply.answer)["reply"] for reply in replies] == ["fallback 1", "fallback 1"]
+
+    deployment = replace(
+        deploy(5, production, canary, canary=canary, exposure=1.0),
+        releases={one.release_id: one for one in (canary, production)},
+    )
+    served_with(tmp_path, deployment, die, work)
+
+
 def test_questions_that_are_wrong_never_open_a_breaker(tmp_path: Path) -> None:
     release = make_loaded(1, serving={"breaker": {"min_count": 1}})
 
@@ -226,7 +253,13 @@ def test_questions_that_are_wrong_never_open_a_breaker(tmp_path: Path) -> None:
     served_with(tmp_path, deploy(5, release), good_answer, work)
 
 
-STORE_FAULTS = {"down": OperationError("nothing is online"), "damaged": StorageError("torn"), "hanging": None}
+STORE_FAULTS = {
+    "down": OperationError("nothing is online"),
+    "damaged": StorageError("torn"),
+    "of the future": InvalidInputError("now is before the publication"),
+    "with a mistake": ZeroDivisionError("division by secret-4711"),
+    "hanging": None,
+}
 
 
 def failing(fault: str, over: threading.Event) -> Callable[[], None]:
@@ -269,6 +302,7 @@ def test_a_feature_store_that_fails_blocks_nobody_and_the_product_decides(
     assert kinds(reply.record) == ["features_unknown"]
     assert reply.status is (ReplyStatus.FALLBACK if policy == "refuse" else ReplyStatus.ANSWERED)
     assert reply.record.release_id == plain.release_id
+    assert "4711" not in reply.record.model_dump_json()
     assert reply.record.features is None
     assert reply.record.entity == {"item": "a"}
     assert max((later - at for at, later in itertools.pairwise(ticks)), default=0.0) < 0.4
