@@ -34,8 +34,8 @@ def status(
     headers = ("product", "production", "canary", "epoch", "releases", "newest release", "its state", "held by")
     print_table(f"What serves · {home.root}", headers, [_row(one) for one in found])
     for one in found:
-        if alert := one["alert"]:
-            typer.echo(f"{_moment(alert['at'])} {one['product']}: {alert['what']}")
+        for said in (*([one["alert"]] if one["alert"] else ()), *one["refused"]):
+            typer.echo(f"{_moment(said['at'])} {one['product']}: {said['what']}")
     if not known:
         typer.echo("No product here: change into a checkout, or name folders in ML_PLATFORM_PRODUCTS.")
 
@@ -46,8 +46,10 @@ def _status_of(ledger: "Ledger | None", product: str) -> dict[str, Any]:
 
     if ledger is None:
         nothing: dict[str, Any] = {"slots": {}, "exposure": 0.0, "releases": 0, "newest": None, "alert": None}
+        nothing["refused"] = []
         return {"product": product, "epoch": 0, **nothing}
-    state, history, alert = ledger.state(product), release_history(ledger, product), ledger.replay(product).alert
+    state, history, replay = ledger.state(product), release_history(ledger, product), ledger.replay(product)
+    alert = replay.alert
     newest = history[0] if history else None
     return {
         "product": product,
@@ -56,6 +58,9 @@ def _status_of(ledger: "Ledger | None", product: str) -> dict[str, Any]:
         "exposure": state.exposure,
         "releases": len(history),
         "alert": alert and {"at": alert.recorded_at.isoformat(), "what": tell(alert), "seen_by": alert.actor},
+        "refused": [
+            {"at": event.recorded_at.isoformat(), "what": tell(event), **event.payload} for event in replay.refusals
+        ],
         "newest": newest
         and {
             "release_id": newest.release_id,
