@@ -14,6 +14,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from ml_platform.contracts.provenance import RecordedError, UnrecordedPolicy
 from ml_platform.contracts.routing import Route
 from ml_platform.errors import InvalidInputError, NotServingError, StorageError, UnknownProductError
@@ -103,6 +105,7 @@ class Answerer:
                 continue
             try:
                 draft = await self._attempt(journey, rung)
+                reply = self._made(journey, rung.route, rung.loaded, draft)
             except ReleaseFailureError as failure:
                 journey.leave(rung, failure)
                 if failure.blamed:
@@ -112,7 +115,7 @@ class Answerer:
                 continue
             if draft.asked_model:
                 self.breakers.record(rung.loaded, failed=False, probe=probe, now=self._monotonic())
-            return self._made(journey, rung.route, rung.loaded, draft)
+            return reply
         taken = journey.route
         assert taken is not None  # noqa: S101 - the loop above has asked for a route
         return self._made(journey, nothing_serves(taken), journey.spokesman, journey.fallback())
@@ -138,15 +141,19 @@ class Answerer:
             raise ReleaseFailureError("internal_error", type(error).__name__) from error
 
     def _made(self, journey: Journey, taken: Route, loaded: LoadedRelease, draft: Draft) -> Reply:
-        record = self._records.record(
-            journey.question,
-            taken,
-            loaded,
-            draft,
-            answered_at=self._clock(),
-            total_ms=(self._monotonic() - journey.started) * 1000.0,
-            errors=tuple(journey.errors),
-        )
+        try:
+            record = self._records.record(
+                journey.question,
+                taken,
+                loaded,
+                draft,
+                answered_at=self._clock(),
+                total_ms=(self._monotonic() - journey.started) * 1000.0,
+                errors=tuple(journey.errors),
+            )
+        except ValidationError as error:
+            wrong = ", ".join(sorted({str(one["loc"][0]) for one in error.errors() if one["loc"]}))
+            raise ReleaseFailureError("unrecordable", f"no record can hold what it gave: {wrong}") from None
         return Reply(record, draft.answer, draft.status)
 
     async def _record(self, reply: Reply, journey: Journey) -> None:
@@ -172,8 +179,12 @@ class Answerer:
         journey.errors.append(
             RecordedError(kind="client_gone", message="the client hung up before there was an answer")
         )
-        draft = replace(attempt.draft, utterance=journey.stored_utterance(), answer="", stored_answer="")
-        reply = self._made(journey, rung.route, rung.loaded, draft)
+        utterance = journey.stored_utterance()
+        draft = replace(attempt.draft, utterance=utterance, answer="", stored_answer="")
+        try:
+            reply = self._made(journey, rung.route, rung.loaded, draft)
+        except ReleaseFailureError:
+            reply = self._made(journey, rung.route, rung.loaded, Draft(utterance=utterance))
         recorded = self._recorder.record(reply.record, UnrecordedPolicy.ANSWER_UNRECORDED)
         task = asyncio.get_running_loop().create_task(recorded)
         self._leaving.add(task)

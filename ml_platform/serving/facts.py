@@ -16,6 +16,7 @@ from ml_platform.contracts.serving import ServingContent, ServingTime
 from ml_platform.errors import InvalidInputError, UnknownEntityError
 from ml_platform.families.lora.templates import spoken
 from ml_platform.serving.brought import Brought, read_brought, without_personal_data
+from ml_platform.serving.guardrails.personal_data import sound
 from ml_platform.serving.threads import CallThreads
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ class FactsSource:
         Raises InvalidInputError for metadata that is missing or of a wrong type, UnknownEntityError for what is in no
         lookup, and FactsError when the release's hook breaks. A store that fails is no error: see KnownFacts.
         """
-        brought = read_brought(self._content, metadata)
+        # Before anything else sees it, but for the keys of lookups: those are known once a table holds them.
+        brought = without_personal_data(read_brought(self._content, metadata), self._looked_up, self._kinds)
         seconds = min(STORE_SECONDS, timeout_seconds)
         try:
             stored = self._at_hand(brought)
@@ -103,12 +105,11 @@ class FactsSource:
         except Exception as error:  # noqa: BLE001 - whatever breaks in the store, the product's policy decides
             stored = _Stored(brought.row, None, self._complained(error))
         answerable = not stored.problem or not self._content.spec.lookups
-        known = self._looked_up if answerable else ()
-        brought = without_personal_data(brought, known, self._kinds)
         if not answerable:
-            return KnownFacts(brought.entity, {}, None, self._shown, stored.problem, answerable=False)
+            entity = without_personal_data(brought, (), self._kinds).entity
+            return KnownFacts(entity, {}, None, self._shown, stored.problem, answerable=False)
         values = stored.features.values if stored.features is not None else {}
-        row = {**stored.row, **brought.row, **{name: values.get(name) for name in self._features}}
+        row = {**stored.row, **{name: values.get(name) for name in self._features}}
         unknown = tuple(name for name in self._shown if row[name] is None)
         return KnownFacts(brought.entity, self._facts(row), stored.features, unknown, stored.problem)
 
@@ -179,7 +180,7 @@ class FactsSource:
         if self._hook is None:
             return {name: _fact(row.get(name)) for name in self._content.facts}
         try:
-            return {str(name): _fact(value) for name, value in self._hook(row).items()}
+            return {sound(name): _fact(value) for name, value in self._hook(row).items()}
         except Exception as error:
             # Its words may hold what the request brought, so only its kind is told.
             raise FactsError(f"the hook {self._content.spec.facts} raised {type(error).__name__}") from error
@@ -187,7 +188,9 @@ class FactsSource:
 
 def _fact(value: Any) -> FactValue:
     """A value as it stands in a prompt: plain, and None for NaN and for infinities, which are no values."""
-    if value is None or isinstance(value, str | bool | int):
+    if isinstance(value, str):
+        return sound(value)
+    if value is None or isinstance(value, bool | int):
         return value
     if hasattr(value, "item"):
         return _fact(value.item())

@@ -92,6 +92,18 @@ def test_nobody_can_tell_from_records_who_asked_and_one_user_is_one_user(tmp_pat
     assert b"ann@example.org" not in b"".join(path.read_bytes() for path in (tmp_path / "log").iterdir())
 
 
+def test_personal_data_in_metadata_is_stored_nowhere(tmp_path: Path) -> None:
+    rows: dict[str, Any] = {"[email]": {}, "ann@example.org": {}}
+    plain = make_loaded(1, serving={"lookups": {}}, rows=rows)
+    record = ask(tmp_path / "plain", question(metadata={"item": "ann@example.org"}), deploy(1, plain)).record
+    assert (record.entity, record.facts["item"]) == ({"item": "[email]"}, "[email]")
+    assert "ann@" not in record.model_dump_json()
+    known = ask(
+        tmp_path / "known", question(metadata={"item": "ann@example.org"}), deploy(1, make_loaded(1, rows=rows))
+    )
+    assert known.record.entity == {"item": "ann@example.org"}, "a key that a table holds is no stranger's"
+
+
 def test_a_blocked_question_never_reaches_the_model(tmp_path: Path) -> None:
     async def say(model: str, turns: Any) -> Any:
         raise AssertionError((model, turns))

@@ -345,6 +345,22 @@ def test_values_that_json_cannot_hold_become_none_before_anybody_sees_them(tmp_p
     assert reply.record.facts == {"item": "a", "shown_by": 1, "nan": None, "inf": None, "half": 0.5}
 
 
+@pytest.mark.parametrize("name", ["''", "'a\\nb'", "'x' * 200", "3"])
+def test_facts_that_no_record_can_hold_are_the_release_s_fault(tmp_path: Path, name: str) -> None:
+    hook = f"def facts(row):\n    return {{'shown_by': 2, {name}: 1}}\n"
+    production, canary = make_loaded(1), make_loaded(2, hook=hook)
+    reply = ask(tmp_path, deploy(1, production, canary, canary=canary, exposure=1.0))
+    assert reply.record.release_id == production.release_id
+    assert kinds(reply.record)[0] in ("unrecordable", "facts_failed")
+
+
+def test_half_a_character_in_a_fact_is_replaced(tmp_path: Path) -> None:
+    reply = ask(
+        tmp_path, deploy(1, make_loaded(1, hook="def facts(row):\n    return {'shown_by': 1, 'x': '\\ud800'}\n"))
+    )
+    assert reply.record.facts == {"shown_by": 1, "x": "\ufffd"}
+
+
 @pytest.mark.parametrize("policy", ["refuse", "answer_unrecorded"])
 def test_a_full_disk_follows_the_policy_of_the_product(
     tmp_path: Path, policy: str, monkeypatch: Any, caplog: Any
