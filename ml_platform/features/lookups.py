@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, date, datetime
@@ -10,12 +11,19 @@ from typing import Any
 
 from ml_platform.contracts.product import ColumnType, SourceSpec
 from ml_platform.contracts.products import Product
+from ml_platform.contracts.provenance import Scalar
 from ml_platform.contracts.serving import LookupSpec
-from ml_platform.errors import ContractError
+from ml_platform.errors import ContractError, InvalidInputError
 from ml_platform.features.definitions import known_column, nearest
 from ml_platform.features.store import sql_name
 from ml_platform.lineage.artifacts import Artifact
 
+REMEMBERED = 50_000
+"""Entities of a view and keys of a lookup that are kept in memory; beyond them the oldest go."""
+
+Row = Mapping[str, Scalar | None]
+Key = tuple[Any, ...]
+_UNKNOWN: Any = object()
 _KEY_TYPES = {ColumnType.STRING: "TEXT", ColumnType.INTEGER: "INTEGER"}
 
 
@@ -40,25 +48,96 @@ def write_lookups(product: Product, snapshot: Artifact, at: datetime, file: Path
     with closing(sqlite3.connect(file)) as connection, connection:
         for name, lookup in checked_lookups(product).items():
             source = product.spec.sources[lookup.source]
-            keys = ", ".join(f"{sql_name(key)} {_KEY_TYPES[source.columns[key]]} NOT NULL" for key in lookup.key)
-            primary = ", ".join(map(sql_name, lookup.key))
+            columns = {_key_column(n): _KEY_TYPES[source.columns[key]] for n, key in enumerate(lookup.key)}
+            keys = ", ".join(f"{column} {kind} NOT NULL" for column, kind in columns.items())
             connection.execute(
-                f"CREATE TABLE {sql_name(name)} ({keys}, content TEXT NOT NULL, PRIMARY KEY ({primary})) WITHOUT ROWID"
+                f"CREATE TABLE {_table(name)} ({keys}, content TEXT NOT NULL, PRIMARY KEY ({', '.join(columns)})) "
+                "WITHOUT ROWID"
             )
             places = ", ".join("?" * (len(lookup.key) + 1))
             written = connection.executemany(
-                f"INSERT INTO {sql_name(name)} VALUES ({places})",  # noqa: S608 - the name is quoted
+                f"INSERT INTO {_table(name)} VALUES ({places})",  # noqa: S608 - the name is quoted
                 _rows(lookup, source, snapshot.file(f"tables/{lookup.source}.parquet"), at),
             )
             counts[name] = written.rowcount if written.rowcount > 0 else 0
     return counts
 
 
-def lookup_sql(name: str, lookup: LookupSpec) -> str:
+class OpenLookups:
+    """The lookups of a publication, read by key; thread-safe, and what was found once is remembered.
+
+    Raises sqlite3.Error or ValueError for a damaged file.
+    """
+
+    def __init__(self, lookups: Mapping[str, LookupSpec], file: Path) -> None:
+        self._specs = lookups
+        self._queries = {name: _query(name, lookup) for name, lookup in lookups.items()}
+        self._found: dict[str, dict[Key, Row | None]] = {name: {} for name in lookups}
+        self._lock = threading.Lock()
+        # An empty database where there are none.
+        there = f"{file.absolute().as_uri()}?mode=ro" if lookups else ":memory:"
+        self._connection = sqlite3.connect(there, uri=True, check_same_thread=False)
+
+    def find(self, lookup: str, row: Row) -> Row | None:
+        """The columns of the row whose key `row` names, None where there is none; InvalidInputError for no key."""
+        if lookup not in self._specs:
+            raise InvalidInputError(f"there is no lookup '{lookup}'; known: {', '.join(self._specs) or 'none'}.")
+        remembered = self._found[lookup]
+        key = tuple(_required(row, name, lookup) for name in self._specs[lookup].key)
+        found: Row | None = remembered.get(key, _UNKNOWN)
+        if found is _UNKNOWN:
+            with self._lock:
+                stored = self._connection.execute(self._queries[lookup], key).fetchone()
+            # SQLite takes "7" for 7; we do not.
+            found = None if stored is None or stored[1:] != key else json.loads(stored[0])
+            remembered[key] = found
+            forget_oldest(remembered)
+        return found
+
+    def remembered(self, lookup: str, row: Row) -> Row | None:
+        """What `find` gives where it is in memory, None where it is not or where there is no such row."""
+        if lookup not in self._specs:
+            return None
+        return self._found[lookup].get(tuple(row.get(name) for name in self._specs[lookup].key))
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        with self._lock:
+            self._connection.close()
+
+
+def forget_oldest(remembered: dict[Key, Any]) -> None:
+    """Keeps what is remembered within its bound; another thread may have forgotten the same already."""
+    while len(remembered) > REMEMBERED:
+        try:
+            remembered.pop(next(iter(remembered)), None)
+        except (StopIteration, RuntimeError):
+            return
+
+
+def _required(row: Row, name: str, lookup: str) -> Scalar:
+    value = row.get(name)
+    if value is None or isinstance(value, float | bool):
+        found = f"is {row[name]!r}" if name in row else "is missing"
+        raise InvalidInputError(f"the key '{name}' of lookup '{lookup}' {found}. Name it as text or integer.")
+    return value
+
+
+def _table(lookup: str) -> str:
+    """Names of SQLite's own begin with sqlite_."""
+    return sql_name(f"lookup_{lookup}")
+
+
+def _key_column(number: int) -> str:
+    """Columns are numbered, for SQLite takes `Id` and `id` for one, and sources do not."""
+    return f"key_{number}"
+
+
+def _query(name: str, lookup: LookupSpec) -> str:
     """The query for the content and the key of one key, whose values come in the order of the spec."""
-    keys = [sql_name(key) for key in lookup.key]
+    keys = [_key_column(number) for number, _ in enumerate(lookup.key)]
     wanted = " AND ".join(f"{key} = ?" for key in keys)
-    return f"SELECT content, {', '.join(keys)} FROM {sql_name(name)} WHERE {wanted}"  # noqa: S608 - names are quoted
+    return f"SELECT content, {', '.join(keys)} FROM {_table(name)} WHERE {wanted}"  # noqa: S608 - names are quoted
 
 
 def _rows(lookup: LookupSpec, source: SourceSpec, file: Path, at: datetime) -> Iterator[tuple[Any, ...]]:

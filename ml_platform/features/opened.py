@@ -1,6 +1,5 @@
 """One publication, opened: reads by entity and by key, each remembered, for a publication never changes."""
 
-import json
 import sqlite3
 import threading
 from collections.abc import Mapping
@@ -9,26 +8,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ml_platform.contracts.canonical import file_sha256
 from ml_platform.contracts.product import ColumnType, FeatureSpec, FeatureViewSpec
 from ml_platform.contracts.provenance import FeaturesRead, Scalar
 from ml_platform.contracts.serving import LookupSpec
 from ml_platform.errors import InvalidInputError, StorageError
 from ml_platform.features.definitions import event_feature, feast_name
-from ml_platform.features.lookups import lookup_sql
+from ml_platform.features.lookups import Key, OpenLookups, Row, forget_oldest
 from ml_platform.features.publication import Publication
 from ml_platform.features.store import LOOKUPS_FILE, open_store
-
-REMEMBERED = 50_000
-"""Entities of a view and keys of a lookup that are kept in memory; beyond them the oldest go."""
 
 CLOCKS_DIFFER = timedelta(seconds=5)
 """By so much the publisher's clock may be ahead of the reader's."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KINDS: Mapping[ColumnType, type] = {ColumnType.STRING: str, ColumnType.INTEGER: int}
-Row = Mapping[str, Scalar | None]
-Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +57,23 @@ class OpenPublication:
         self.publication = publication
         self._folder, self._spec = shelf / publication.folder, features
         self._lock = threading.Lock()
-        self.identity = self._verified()
         self._views: list[_View] = []
+        if wrong := publication.damaged_files(shelf):
+            raise self._damaged(f"{', '.join(wrong)}: not there, or not what was published")
+        try:
+            self._identity = self._stat()
+            self._open(features, lookups)
+        except (sqlite3.Error, OSError) as error:
+            raise self._damaged(str(error)) from error
+
+    def _open(self, features: FeatureSpec | None, lookups: Mapping[str, LookupSpec]) -> None:
         if features is not None:
             self._store = open_store(self._folder)
             self._views = [self._view(name, view) for name, view in features.views.items()]
             from feast.infra.online_stores.helpers import get_online_store_from_config
 
             self._online = get_online_store_from_config(self._store.config.online_store)
-        self._lookups = {name: (spec, lookup_sql(name, spec)) for name, spec in lookups.items()}
-        self._found: dict[str, dict[Key, Row | None]] = {name: {} for name in lookups}
-        self._connection = self._connected()
+        self._lookups = OpenLookups(lookups, self._folder / LOOKUPS_FILE)
 
     def read(self, row: Row, now: datetime | None) -> FeaturesRead:
         """Every feature of the entities that `row` names, as of this publication; `now` decides what is too old.
@@ -108,15 +107,10 @@ class OpenPublication:
 
     def look_up(self, lookup: str, row: Row) -> Row | None:
         """The published columns of the row whose key `row` names, None where there is none."""
-        if lookup not in self._lookups:
-            raise InvalidInputError(f"there is no lookup '{lookup}'; known: {', '.join(self._lookups) or 'none'}.")
-        spec, query = self._lookups[lookup]
-        key = tuple(_required(row, name, lookup) for name in spec.key)
-        found = self._found[lookup]
-        if key not in found:
-            found[key] = self._select(query, key)
-            _forget_oldest(found)
-        return found[key]
+        try:
+            return self._lookups.find(lookup, row)
+        except (sqlite3.Error, ValueError) as error:
+            raise self._damaged(str(error)) from error
 
     def cached(self, row: Row, now: datetime | None) -> FeaturesRead | None:
         """What `read` gives where every entity is in memory, None where a file would have to be read."""
@@ -126,15 +120,12 @@ class OpenPublication:
 
     def cached_look_up(self, lookup: str, row: Row) -> Row | None:
         """What `look_up` gives where it is in memory, None where it is not or where there is no such row."""
-        if lookup not in self._lookups:
-            return None
-        key = tuple(row.get(name) for name in self._lookups[lookup][0].key)
-        return self._found[lookup].get(key)
+        return self._lookups.remembered(lookup, row)
 
     def close(self) -> None:
         """Lets go of the files."""
+        self._lookups.close()
         with self._lock:
-            self._connection.close()
             connection = getattr(getattr(self, "_online", None), "_conn", None)
             if connection is not None:
                 connection.close()
@@ -142,7 +133,7 @@ class OpenPublication:
     def is_there(self) -> bool:
         """Whether the files are still those that were opened."""
         try:
-            return self._stat() == self.identity
+            return self._stat() == self._identity
         except OSError:
             return False
 
@@ -186,7 +177,7 @@ class OpenPublication:
                 event = _EPOCH + timedelta(microseconds=found[event_feature(view.name)])
                 values = {name: found.get(name) for name in view.nothing}
         known = view.known[key] = _Known(event, values, dict.fromkeys(view.nothing, event))
-        _forget_oldest(view.known)
+        forget_oldest(view.known)
         return known
 
     def _stored(self, view: _View, key: Key) -> dict[str, Any]:
@@ -203,29 +194,6 @@ class OpenPublication:
             raise self._damaged(str(error)) from error
         return {} if found is None else {name: _plain(value) for name, value in found.items()}
 
-    def _select(self, query: str, key: Key) -> Row | None:
-        try:
-            with self._lock:
-                found = self._connection.execute(query, key).fetchone()
-            # SQLite takes "7" for 7; we do not.
-            return None if found is None or found[1:] != key else json.loads(found[0])
-        except (sqlite3.Error, ValueError) as error:
-            raise self._damaged(str(error)) from error
-
-    def _connected(self) -> sqlite3.Connection:
-        """The lookups, read only; an empty database where there are none."""
-        there = f"file:{self._folder / LOOKUPS_FILE}?mode=ro" if self._lookups else ":memory:"
-        return sqlite3.connect(there, uri=True, check_same_thread=False)
-
-    def _verified(self) -> tuple[Any, ...]:
-        try:
-            wrong = [name for name, sha in self.publication.files.items() if file_sha256(self._folder / name) != sha]
-            if wrong:
-                raise self._damaged(f"{', '.join(wrong)}: not what was published")
-            return self._stat()
-        except OSError as error:
-            raise self._damaged(str(error)) from error
-
     def _stat(self) -> tuple[Any, ...]:
         stats = [(self._folder / name).stat() for name in self.publication.files]
         return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
@@ -237,25 +205,8 @@ class OpenPublication:
         )
 
 
-def _required(row: Row, name: str, lookup: str) -> Scalar:
-    value = row.get(name)
-    if value is None or isinstance(value, float | bool):
-        found = f"is {row[name]!r}" if name in row else "is missing"
-        raise InvalidInputError(f"the key '{name}' of lookup '{lookup}' {found}. Name it as text or integer.")
-    return value
-
-
 def _plain(value: Any) -> Any:
     """A Feast value as plain Python; NaN and unset are None."""
     kind = value.WhichOneof("val")
     found = None if kind is None else getattr(value, kind)
     return None if found != found else found
-
-
-def _forget_oldest(remembered: dict[Key, Any]) -> None:
-    """Keeps what is remembered within its bound; another thread may have forgotten the same already."""
-    while len(remembered) > REMEMBERED:
-        try:
-            remembered.pop(next(iter(remembered)), None)
-        except (StopIteration, RuntimeError):
-            return

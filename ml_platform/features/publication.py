@@ -10,11 +10,10 @@ from pathlib import Path
 from pydantic import AwareDatetime
 
 from ml_platform.contracts.base import Contract, Name, Sha256
-from ml_platform.contracts.canonical import digest
+from ml_platform.contracts.canonical import digest, file_sha256
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.product import ColumnType
 from ml_platform.contracts.serving import LookupSpec
-from ml_platform.features.store import LOOKUPS_FILE, ONLINE_FILE
 
 CURRENT = "current.json"
 KEPT_PUBLICATIONS = 3
@@ -42,8 +41,19 @@ class Publication(Contract):
     folder: str
 
     def is_whole(self, shelf: Path) -> bool:
-        """Whether its files lie there; what is in them is verified when they are opened."""
-        return all((shelf / self.folder / name).is_file() for name in (ONLINE_FILE, LOOKUPS_FILE) if name in self.files)
+        """Whether its files lie there as they were published."""
+        return not self.damaged_files(shelf)
+
+    def damaged_files(self, shelf: Path) -> list[str]:
+        """Those of its files that are missing or hold something else."""
+
+        def is_sound(name: str, sha256: str) -> bool:
+            try:
+                return file_sha256(shelf / self.folder / name) == sha256
+            except OSError:
+                return False
+
+        return [name for name, sha256 in self.files.items() if not is_sound(name, sha256)]
 
 
 def shelf_of(home: Home, product: str, definitions_sha256: str | None, lookups: Mapping[str, LookupSpec]) -> Path:

@@ -13,7 +13,8 @@ from ml_platform.contracts.product import FeatureSpec
 from ml_platform.contracts.provenance import FeaturesRead
 from ml_platform.contracts.serving import LookupSpec
 from ml_platform.errors import ContractError, MlPlatformError, OperationError, StorageError
-from ml_platform.features.opened import OpenPublication, Row
+from ml_platform.features.lookups import Row
+from ml_platform.features.opened import OpenPublication
 from ml_platform.features.publication import CURRENT, current_publication, shelf_of
 
 LOOK_EVERY_SECONDS = 0.2
