@@ -119,6 +119,7 @@ def running_gateway(
         settings=told,
         find=lambda response_id: trace(response_id, store, home.provenance_log),
         readiness=lambda: Readiness(ready=True, products={PRODUCT: {"epoch": 7}}),
+        expected=lambda: (),
         page=lambda: metrics_page(registry, many_processes=False),
         document=openapi_bytes(),
         replied=lambda _, reply: metrics.answered(reply),

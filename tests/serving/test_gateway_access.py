@@ -94,7 +94,8 @@ def test_the_local_key_is_made_once_and_again_when_it_counts_no_more(home: Home)
     revoke(home, "local", datetime.now(UTC))
     assert ensure_local_key(home).read_text() != first
     path.write_text("mlp_wrong\n")
-    assert Access(home).find(ensure_local_key(home).read_text().strip(), datetime.now(UTC)) is not None
+    token = ensure_local_key(home).read_text().strip()
+    assert Access(home).find(token, datetime.now(UTC)) is not None
 
 
 def test_the_commands_grant_list_and_revoke(home: Home, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from ml_platform.contracts.provenance import Feedback
+from ml_platform.errors import NotServingError
 from ml_platform.lineage.provenance.recorder import Recorder
 from ml_platform.lineage.provenance.store import Answered
 from ml_platform.serving.deadline import HEADER as DEADLINE
@@ -45,7 +46,10 @@ class Readiness:
 
 @dataclass(frozen=True)
 class Backstage:
-    """What endpoints work with. `find` looks up an answer, `page` makes the metrics: both block, so in a thread."""
+    """What endpoints work with. `find` looks up an answer, `page` makes the metrics: both block, so in a thread.
+
+    `expected` are the products that should serve here, even if they cannot yet.
+    """
 
     answerer: Answering
     recorder: Recorder
@@ -54,6 +58,7 @@ class Backstage:
     settings: GatewaySettings
     find: Callable[[str], Answered | None]
     readiness: Callable[[], Readiness]
+    expected: Callable[[], Container[str]]
     page: Callable[[], bytes]
     document: bytes
     replied: Callable[[Question, Reply], None]
@@ -89,6 +94,8 @@ class Endpoints:
         question = self._question(exchange, key, request, received_at, now)
         if question.user_id is not None:
             self._back.door.admit_user(question.product, question.user_id)
+        if self._back.deployments.of(request.model) is None and request.model in self._back.expected():
+            raise NotServingError(f"no release of '{request.model}' is loaded here yet. Try again in a few seconds.")
         async with exchange.hang_up_cancels():
             reply = await self._back.answerer.answer(question)
         self._back.replied(question, reply)

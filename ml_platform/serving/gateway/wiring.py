@@ -107,6 +107,7 @@ async def put_together(home: Home, settings: GatewaySettings, table: RateTable) 
             settings=settings,
             find=lambda response_id: trace(response_id, store, home.provenance_log),
             readiness=lambda: readiness_of(follower, deployments),
+            expected=follower.productions,
             page=lambda: _page(registry, metrics, home, store),
             document=openapi_bytes(),
             replied=lambda *_: None,

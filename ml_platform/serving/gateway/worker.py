@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -25,7 +26,7 @@ from ml_platform.serving.gateway.wiring import Worker, keep_measuring, put_toget
 logger = logging.getLogger(__name__)
 
 REFUSED = 1
-FIRST_LOOK_SECONDS = 20.0
+FIRST_LOOK_SECONDS = 60.0
 """Longer than releases take to load; a worker that cannot load them answers too, and says that it is not ready."""
 
 
@@ -44,6 +45,13 @@ def main() -> int:
     return 0
 
 
+def end(code: int) -> None:
+    """Ends the process at once: all that matters is on the disk, and taking large libraries apart takes seconds."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
+
+
 async def work(home: Home, settings: GatewaySettings, sock: socket.socket, table: RateTable) -> None:
     """Answers until it is told to end."""
     ended = asyncio.Event()
@@ -53,9 +61,9 @@ async def work(home: Home, settings: GatewaySettings, sock: socket.socket, table
     # Nothing more comes from the parent; when it dies, the system ends the pipe.
     loop.add_reader(sys.stdin.fileno(), ended.set)
     async with put_together(home, settings, table) as worker:
+        await _first_look(worker, ended)
         beside = [asyncio.create_task(worker.follower.follow()), asyncio.create_task(keep_measuring(worker))]
         try:
-            await _first_look(worker, ended)
             server = GatewayServer(worker.app, settings)
             serving = asyncio.create_task(server.serve_until(ended, sock))
             print("ready", flush=True)
@@ -70,8 +78,7 @@ async def _first_look(worker: Worker, ended: asyncio.Event) -> None:
     """Waits until what the ledger names is loaded, or has failed, so that the first request finds it."""
 
     async def looked() -> None:
-        while worker.follower.looked_at is None and not worker.follower.problems:
-            await asyncio.sleep(0.02)
+        await worker.follower.look()
         await worker.follower.settled()
 
     with contextlib.suppress(TimeoutError):
@@ -85,4 +92,4 @@ async def _first_look(worker: Worker, ended: asyncio.Event) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    end(main())
