@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 from ml_platform.contracts.report import Decoding
 from ml_platform.errors import AdapterMissingError, DeadlineError, EngineBusyError, EngineError
 from ml_platform.serving.deadline import HEADER, Deadline
+from ml_platform.serving.engine_wire import IDLE_SECONDS, Wire, WireError
 
 if TYPE_CHECKING:
     import aiohttp
 
-IDLE_SECONDS = 60.0
-"""Idle connections are closed on this side first: vLLM's and our server keep them longer or say so."""
-
-ALREADY_LOADED = "already been loaded"
+ALREADY_LOADED = b"already been loaded"
 """vLLM's 400 for an adapter that it holds: names carry the digest of the bytes, so it is the same one."""
+
+
+OK = 200
+COMPLETIONS = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,11 @@ class EngineClient:
 
         self.url = url.rstrip("/")
         self._stream = stream
-        headers = {"authorization": f"Bearer {token}"} if token else {}
+        headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
+        self._wire = Wire(self.url, headers)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
-            headers=headers | {"content-type": "application/json"},
+            headers=headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),  # each call has its own deadline
             trust_env=False,
@@ -65,9 +68,9 @@ class EngineClient:
         """Makes an adapter available by a name; it is a success when it already is."""
         body = json.dumps({"lora_name": name, "lora_path": str(path)}).encode()
         async with self._call("POST", "/v1/load_lora_adapter", body, timeout_seconds) as response:
-            text = await response.text()
-            if response.status != OK and ALREADY_LOADED not in text:
-                raise _error(self.url, response, text)
+            told = await response.read()
+            if response.status != OK and ALREADY_LOADED not in told:
+                raise _error(self.url, response.status, response.headers, told)
 
     async def unload(self, name: str, *, timeout_seconds: float) -> None:
         """Takes an adapter away; raises AdapterMissingError when it is not there."""
@@ -108,22 +111,34 @@ class EngineClient:
             "temperature": decoding.temperature,
         }
         if self._stream:
-            asked |= {"stream": True, "stream_options": {"include_usage": True}}
+            return await self._generate_stream(asked, left, began)
         body = json.dumps(asked).encode()
+        try:
+            async with asyncio.timeout(left):
+                status, headers, answer = await self._wire.post(COMPLETIONS, body, f"{HEADER}: {left * 1000.0:.0f}\r\n")
+        except TimeoutError:
+            raise _late(self.url, left) from None
+        except WireError as error:
+            raise _broken(self.url, error) from error
+        if status != OK:
+            raise _error(self.url, status, headers, answer)
+        return _whole(self.url, answer, headers)
+
+    async def _generate_stream(self, asked: Mapping[str, Any], left: float, began: float) -> Generated:
+        body = json.dumps({**asked, "stream": True, "stream_options": {"include_usage": True}}).encode()
         headers = {HEADER: f"{left * 1000.0:.0f}"}
-        async with self._call("POST", "/v1/chat/completions", body, left, headers) as response:
+        async with self._call("POST", COMPLETIONS, body, left, headers) as response:
             await self._require_ok(response)
-            if self._stream:
-                return await _gather(self.url, response, began)
-            return _whole(self.url, await response.read(), response.headers)
+            return await _gather(self.url, response, began)
 
     async def close(self) -> None:
         """Closes all connections."""
+        self._wire.close()
         await self._session.close()
 
     async def _require_ok(self, response: "aiohttp.ClientResponse") -> None:
         if response.status != OK:
-            raise _error(self.url, response, await response.text())
+            raise _error(self.url, response.status, response.headers, await response.read())
 
     @asynccontextmanager
     async def _call(
@@ -141,26 +156,31 @@ class EngineClient:
             ):
                 yield response
         except TimeoutError:
-            raise DeadlineError(f"the engine {self.url} did not answer within {seconds * 1000:.0f} ms.") from None
+            raise _late(self.url, seconds) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise EngineError(f"the engine {self.url} broke off or is not there: {error!r}.") from error
+            raise _broken(self.url, error) from error
 
 
-OK = 200
+def _late(url: str, seconds: float) -> DeadlineError:
+    return DeadlineError(f"the engine {url} did not answer within {seconds * 1000:.0f} ms.")
 
 
-def _error(url: str, response: "aiohttp.ClientResponse", text: str) -> EngineError:
+def _broken(url: str, error: Exception) -> EngineError:
+    return EngineError(f"the engine {url} broke off or is not there: {error or repr(error)}.")
+
+
+def _error(url: str, status: int, headers: Mapping[str, str], body: bytes) -> EngineError:
     """The error of ours that a refusal stands for, in the engine's words."""
     try:
-        message = str(json.loads(text)["error"]["message"])
+        message = str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        message = text
-    said = f"the engine {url} answered {response.status}: {message[:500]}"
-    match response.status:
+        message = body.decode(errors="replace")
+    said = f"the engine {url} answered {status}: {message[:500]}"
+    match status:
         case 404:
             return AdapterMissingError(said)
         case 429 | 503:
-            after = response.headers.get("retry-after", "")
+            after = headers.get("retry-after", "")
             return EngineBusyError(said, float(after) if after.isdecimal() else None)
         case 408 | 504:
             return DeadlineError(said)

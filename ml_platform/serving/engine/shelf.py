@@ -78,7 +78,9 @@ class Shelf:
             if known is not None:
                 if known.weights.files != weights.files:
                     raise ProtocolError(
-                        400, f"The lora adapter '{name}' has already been loaded, with other bytes.", param="lora_name"
+                        400,
+                        f"The lora adapter '{name}' is another one: this name is in use for other bytes.",
+                        param="lora_name",
                     )
                 return
             held = Held(name, path, weights)
