@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
 from ml_platform.contracts.deployment import DeploymentState, ReleaseState
+from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.policy import SlotName
 from ml_platform.errors import LedgerCorruptError
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.replay import Replay
+from ml_platform.lineage.standing import Trust
 from ml_platform.release.controller import Controller
-from tests.properties.life_oracle import Oracle, key
+from ml_platform.serving.reading import LedgerReader
+from tests.properties.life_oracle import GATES, Oracle, key
 from tests.samples.releases import NOW, PRODUCER, PRODUCT, trusting
 
 SIGNERS = [key(number) for number in range(1, 5)]
@@ -94,10 +97,24 @@ class LifeFrame(RuleBasedStateMachine):
         if self.steps % self.whole_every == 0:
             self.everything_verifies()
 
+    def gateways_admit_what_is_proven(self) -> None:
+        """A gateway that starts now lets in what came in through the gates and what nothing speaks against since."""
+        wanted = LedgerReader(Ledger(self.url)).read(PRODUCT, Trust(self.trusted, self.operators), self.now)
+        for place, release in wanted.places.items():
+            came_in = self.oracle.opened if place is SlotName.CANARY else self.oracle.promoted
+            verdicts = [self.oracle.newest(release.release_id, gate) for gate in GATES]
+            sound = all(fact is not None and fact.verdict is Verdict.PASS for fact in verdicts)
+            if place not in wanted.refused:
+                assert release.release_id in came_in - self.oracle.spoilt
+                assert sound
+                assert not self.oracle.quarantined(release, self.now)
+            self.done["refused" if place in wanted.refused else "admitted"] += 1
+
     def everything_verifies(self) -> None:
         """Reads the whole ledger again: every digest, link, rule, envelope and signature."""
         ledger, self.state = Ledger(self.url), self.observer.state(PRODUCT)
         events = ledger.events(PRODUCT)
+        self.gateways_admit_what_is_proven()
         assert Replay(PRODUCT).add_all(events).state() == self.state
         assert self.state.epoch == sum(event.kind.moves for event in events)
         if self.forged:

@@ -9,9 +9,10 @@ from hypothesis.stateful import rule
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from ml_platform.contracts.events import EvidenceRecorded, ReleaseEligible
+from ml_platform.contracts.events import AdmissionRefused, EvidenceRecorded, ReleaseEligible
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.pin import PolicyPin
+from ml_platform.contracts.policy import SlotName
 from ml_platform.errors import LedgerCorruptError, NotEligibleError, RefusedError
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.statements import sign_evidence, sign_pin
@@ -87,6 +88,21 @@ class Life(WorkingLife):
         )
         with suppress(RefusedError), Ledger(self.url).write(PRODUCT, self.now, "forger") as transaction:
             transaction.append(said)
+
+    @rule(place=st.sampled_from([*SlotName, None]), again=st.booleans())
+    def a_gateway_refuses(self, place: SlotName | None, again: bool) -> None:
+        """It is recorded of what is there, once, and moves nothing."""
+        before = self.state
+        release_id = before.slots.get(place) if place else before.last_good
+        said = AdmissionRefused(release_id=release_id or "f" * 64, slot=place, reason="no", gateway="here")
+        with suppress(RefusedError), Ledger(self.url).write(PRODUCT, self.now, "here") as transaction:
+            transaction.append(said)
+            assert release_id
+            self.done["gateway refused"] += 1
+            if again:
+                with pytest.raises(RefusedError, match="recorded twice"):
+                    transaction.append(said)
+        assert self.observer.state(PRODUCT).slots == before.slots
 
     @rule(which=EITHER, copied=st.booleans())
     def somebody_pins_without_an_operators_key(self, which: int, copied: bool) -> None:

@@ -20,6 +20,7 @@ STEPS = 50
 OFTEN = (
     *("open", "advance", "pause", "resume", "abort", "promote", "roll back", "race"),
     *("open refused", "promote refused", "roll back refused", "race refused", "died", "killed", "tampered"),
+    *("gateway refused", "admitted", "refused"),
 )
 """What must have happened several times, lest the lives prove nothing."""
 
