@@ -7,7 +7,7 @@ is not grounded. Names in words (`Newark`, `United`) are not checked, only codes
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
@@ -71,7 +71,15 @@ def is_grounded(reply: str, facts: Mapping[str, FactValue], utterance: str) -> b
 
 def ungrounded(reply: str, facts: Mapping[str, FactValue], utterance: str) -> tuple[str, ...]:
     """What the reply mentions and neither the facts nor the utterance hold, in words for people, sorted."""
-    known = [*(_fact(name, value) for name, value in facts.items() if value is not None), _known(utterance)]
+    said = mentions(reply)
+    known = [_fact(name, value) for name, value in facts.items() if value is not None]
+    stated = {str(value).strip().upper() for value in facts.values() if value is not None}
+    missing = _missing(said, known, stated)
+    # A question only ever grounds more, and most replies need no more than the facts.
+    return _missing(said, [*known, _known(utterance)], stated) if missing else ()
+
+
+def _missing(said: Mentions, known: Sequence["_Known"], stated: set[str]) -> tuple[str, ...]:
     numbers = {number for one in known for number in one.numbers}
     numbers |= {-number for number in numbers if number < 0}  # "5 minutes early" for -5
     times = {time for one in known for time in one.times}
@@ -79,8 +87,6 @@ def ungrounded(reply: str, facts: Mapping[str, FactValue], utterance: str) -> tu
     codes = {code for one in known for code in one.codes} | {carrier + digits for carrier, digits in pairs}
     parts = {part for pair in pairs if pair[0].isalpha() or len(pair[1]) > 1 for part in pair}  # C91 is a gate
     numbers |= {Decimal(part) for part in parts if part.isdigit()}
-    said = mentions(reply)
-    stated = {str(value).strip().upper() for value in facts.values() if value is not None}
     missing = [f"{number:f}" for number in said.numbers - numbers]
     missing += [f"{p:f} %" for p in said.percentages if p not in numbers and p / 100 not in numbers]
     missing += [f"{time // 60:02d}:{time % 60:02d}" for time in said.times - times]
