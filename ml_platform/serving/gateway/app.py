@@ -53,7 +53,7 @@ class Gateway:
 
     def _find(self, path: str) -> tuple[str, Mapping[str, Endpoint]]:
         methods = self._routes.get(path)
-        if methods is not None:
+        if methods is not None and not path.endswith("/"):
             return path, methods
         parent, _, rest = path.rpartition("/")
         below = self._routes.get(parent + "/") if rest else None
