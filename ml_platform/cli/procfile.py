@@ -21,8 +21,8 @@ FIRST_PAUSE_S = 0.5
 def run_procfile(folder: Path, environment: dict[str, str], *, quiet: bool) -> int:
     """Runs `Procfile` of a folder until a signal comes: 0. A process that ends by itself is started again.
 
-    One that ends DEATHS_AT_MOST times WITHIN_S seconds ends the others too, with its exit code. What the processes say
-    goes to stdout with their names before it, or to stderr when `quiet`.
+    One that ends DEATHS_AT_MOST times WITHIN_S seconds is left down, and said to be; when none is left, its exit code
+    is returned. What the processes say goes to stdout with their names before it, or to stderr when `quiet`.
     """
     manager = _PatientManager(Printer(sys.stderr if quiet else sys.stdout))
     procfile = parse_procfile((folder / "Procfile").read_text(encoding="utf-8"))
@@ -42,6 +42,7 @@ class _PatientManager(Manager):  # type: ignore[misc]  # honcho ships no types
         super().__init__(printer)
         self.asked_to_end = False
         self._deaths: dict[str, list[float]] = {}
+        self._left_down: set[str] = set()
 
     def terminate(self) -> None:
         """See Manager."""
@@ -56,32 +57,33 @@ class _PatientManager(Manager):  # type: ignore[misc]  # honcho ships no types
         return started
 
     def _all_stopped(self) -> bool:
-        return self.asked_to_end and bool(super()._all_stopped())
+        return (self.asked_to_end or len(self._left_down) == len(self._processes)) and bool(super()._all_stopped())
 
     def _any_stopped(self) -> bool:
-        """Whether a process is dead for good; honcho asks some ten times a second."""
+        """Whether the others have to end, too: never because of one. honcho asks some ten times a second."""
         if self.asked_to_end:
             return bool(super()._any_stopped())
-        return any(
-            process.get("returncode") is not None and not self._comes_back(name, process)
-            for name, process in self._processes.items()
-        )
+        for name, process in self._processes.items():
+            if process.get("returncode") is not None and name not in self._left_down:
+                self._bring_back(name, process)
+        return False
 
-    def _comes_back(self, name: str, process: dict[str, Any]) -> bool:
-        """Starts a dead process again after a pause that doubles; False for one that died too often."""
+    def _bring_back(self, name: str, process: dict[str, Any]) -> None:
+        """Starts a dead process again after a pause that doubles, unless it died too often."""
         now, deaths = time.monotonic(), self._deaths.setdefault(name, [])
         if "restart_at" not in process:
             deaths[:] = [*(at for at in deaths if now - at < WITHIN_S), now]
+            self.returncode = None
             if len(deaths) >= DEATHS_AT_MOST:
-                self._system_print(f"{name} ended {len(deaths)} times within {WITHIN_S:.0f} s: ending all\n")
+                self._left_down.add(name)
                 self.returncode = process["returncode"] or 1
-                return False
+                self._system_print(f"{name} ended {len(deaths)} times within {WITHIN_S:.0f} s and is left down.\n")
+                return
             pause = FIRST_PAUSE_S * 2 ** (len(deaths) - 1)
-            process["restart_at"], self.returncode = now + pause, None
-            self._system_print(f"{name} ended by itself, it is started again in {pause:g} s\n")
+            process["restart_at"] = now + pause
+            self._system_print(f"{name} ended by itself, it is started again in {pause:g} s.\n")
         elif now >= process["restart_at"]:
             for state in ("returncode", "restart_at", "pid"):
                 del process[state]
             process["process"] = multiprocessing.Process(name=name, target=process["obj"].run, args=(self.events, True))
             process["process"].start()
-        return True

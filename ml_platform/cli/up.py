@@ -19,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 DAGSTER_PORT = 3000
 MLFLOW_PORT = 5000
 GATEWAY_PORT = 8080
-ENGINE_PORT = 8081
+ENGINE_PORT = 8100
 
 
 def up(
@@ -33,6 +33,7 @@ def up(
     """Start the Dagster UI, its daemon, MLflow, the engine and the gateway; Ctrl-C stops them all."""
     from ml_platform.cli.environment import child_environment, find_checkout
     from ml_platform.contracts.home import Home
+    from ml_platform.serving.gateway.access import ensure_local_key
 
     home, checkout = Home.from_environment(), find_checkout()
     ports = {"dagster": dagster_port, "mlflow": mlflow_port, "gateway": gateway_port}
@@ -50,11 +51,14 @@ def up(
         "MLP_MLFLOW_URL": home.mlflow_url,
         "MLP_MLFLOW_ARTIFACTS": str(home.mlflow_artifacts),
     }
-    addresses = {name: f"http://{host}:{port}" for name, port in ports.items()}
+    addresses = {name: f"http://{host}:{port}" for name, port in ports.items()} | {
+        "api_key": str(ensure_local_key(home)),
+        "home": str(home.root),
+    }
     if as_json:
-        print_json({"home": str(home.root), **addresses})
+        print_json(addresses)
     else:
-        print_pairs([*addresses.items(), ("state", home.root)])
+        print_pairs(addresses.items())
     sys.stdout.flush()
     raise typer.Exit(_supervise(checkout, environment, quiet=as_json))
 
