@@ -121,9 +121,9 @@ class OnlineReader:
             try:
                 opened = self._newest()
             except MlPlatformError as error:
-                self._failed = error
-                if identity != self._seen or self._opened is None:
+                if str(error) != str(self._failed):
                     _log.error("%s", error)
+                self._failed = error
             else:
                 self._opened, self._failed = opened, None
             self._seen = identity

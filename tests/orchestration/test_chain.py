@@ -130,6 +130,8 @@ def test_people_see_tables_pictures_and_the_report_on_the_asset_pages(good: Ran)
     assert Path(str(shown["eval_report"]["report_html"].value)).read_text().lower().startswith("<!doctype html>")
     assert "not_worse_than_production" in str(shown["gate_verdict"]["gates"].value)
     assert shown["registered_release"]["mlflow_version"].value == "1"
+    nothing = f"{good.product} has neither features nor lookups: nothing to publish"
+    assert shown["online_features"]["outcome"].value == nothing
 
 
 def test_running_again_reuses_everything_and_moves_nothing(good: Ran, tiny_product: Path) -> None:
