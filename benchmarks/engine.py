@@ -204,6 +204,7 @@ async def ask_engine(url: str, token: str, adapters: list[Path], number: int, qu
         found = {}
         for many in CONCURRENT:
             found[f"one_{many}"] = await speed(client, names[:1], many, questions)
+            print(f"{many} under way: {found[f'one_{many}']:.1f} tokens/s", flush=True)
         for many in CONCURRENT[1:]:
             found[f"three_{many}"] = await speed(client, names, many, questions)
         fresh = adapters[3 + 2 * number : 5 + 2 * number]
@@ -233,7 +234,7 @@ async def new_adapter(client: EngineClient, adapter: Path) -> float:
 
 async def speed(client: EngineClient, models: Sequence[str], many: int, questions: int) -> float:
     """Tokens a second while so many questions are under way, each asked as soon as one before is answered."""
-    asked = list(enumerate(conversations(questions if many == 1 else 2 * many)))
+    asked = list(enumerate(conversations(max(questions, many))))
     started = time.perf_counter()
 
     async def one_client() -> int:

@@ -67,6 +67,7 @@ def call(running, method, path, body=None, headers=HEADERS):
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages"),
         ({"messages": [{"role": "user", "content": "late? " * 2000}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "late? " * 100_000}]}, "messages"),
         ({"model": None}, "model"),
         ({"model": ""}, "model"),
         ({"stream": "yes"}, "stream"),
@@ -284,6 +285,40 @@ def test_a_pass_that_fails_fails_those_who_took_part_and_nobody_after(world, sha
     expected, found = with_client(shared, work)
     assert found == expected
     assert "out of memory" in caplog.text
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(shared, monkeypatch):
+    monkeypatch.setattr("ml_platform.serving.engine.app.BODY_SECONDS", 0.2)
+
+    async def slow():
+        yield b"{"
+        await asyncio.sleep(60.0)
+
+    async def sent():
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(shared.url + CHAT, data=slow(), headers=HEADERS) as response,
+        ):
+            return response.status
+
+    assert asyncio.run(sent()) == 408
+
+
+def test_an_engine_whose_every_pass_fails_ends_so_that_it_is_started_anew(world, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("the device is lost")
+
+    async def work(client):
+        for _ in range(5):
+            with pytest.raises(EngineError):
+                await ask(client, world.base.name)
+
+    with running_engine(world.base) as running:
+        monkeypatch.setattr(running.engine._decoder, "read", broken)
+        with_client(running, work)
+        running.thread.join(20.0)
+        assert not running.thread.is_alive()
+        assert running.server.lost_model
 
 
 def test_a_dead_thread_of_the_model_is_seen_by_the_probe_and_by_whoever_asks(world):

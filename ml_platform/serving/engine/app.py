@@ -1,5 +1,6 @@
 """The engine's HTTP edge: raw ASGI, every error in OpenAI's shape, nothing without the token but the probe."""
 
+import asyncio
 import hmac
 import json
 import logging
@@ -14,6 +15,7 @@ from ml_platform.serving.engine.protocol import ProtocolError, parse_ask, parse_
 from ml_platform.serving.engine.service import Engine
 
 MAX_BODY_BYTES = 1 << 20
+BODY_SECONDS = 10.0
 DEFAULT_SECONDS = 60.0
 MOST_SECONDS = 600.0
 JSON = b"application/json"
@@ -138,6 +140,15 @@ def _model(name: str, root: str, parent: str | None) -> dict[str, Any]:
 
 
 async def _body(headers: Mapping[str, str], receive: Receive) -> bytes:
+    """The whole body, if it comes within BODY_SECONDS."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _bounded_body(headers, receive)
+    except TimeoutError:
+        raise ProtocolError(408, f"the body did not come within {BODY_SECONDS:g} s.", "RequestTimeoutError") from None
+
+
+async def _bounded_body(headers: Mapping[str, str], receive: Receive) -> bytes:
     """The whole body, never more than MAX_BODY_BYTES of it in memory."""
     too_large = ProtocolError(413, f"the body has more than {MAX_BODY_BYTES} bytes.", "RequestEntityTooLargeError")
     told = headers.get("content-length", "")

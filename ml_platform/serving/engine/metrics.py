@@ -1,5 +1,7 @@
 """What the engine tells Prometheus, in a registry of its own."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -30,12 +32,15 @@ class EngineMetrics:
             "mlp_engine_adapter_load_seconds", "Loading an adapter.", buckets=SECONDS, registry=self.registry
         )
 
-    def took(self, tokens: int, rows: int, waiting: int) -> None:
+    def watch(self, load: Callable[[], tuple[int, int]]) -> None:
+        """Asks how many wait and how many rows are busy whenever somebody looks."""
+        self.queue.set_function(lambda: load()[0])
+        self.rows.set_function(lambda: load()[1])
+
+    def took(self, tokens: int) -> None:
         """One pass through the model."""
         self.tokens.inc(tokens)
         self.batch.observe(tokens)
-        self.rows.set(rows)
-        self.queue.set(waiting)
 
     def text(self) -> bytes:
         """The exposition format."""

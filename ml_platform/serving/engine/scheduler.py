@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 READ_TOKENS = 512
 """How many prompt tokens are read in one go, unless one prompt has more: busy rows wait for so long."""
 
+MOST_FAILURES = 5
+"""After so many failed passes in a row the thread ends, and with it the process: a device may be lost for good."""
+
 Deliver = Callable[[Sequence[Job]], None]
 """Hands jobs with news to the event loop; called in the thread of the model."""
 
@@ -38,7 +41,8 @@ class Scheduler:
         self.stack = stack
         self.last_token_at = float("-inf")
         self._decoder, self._rows, self._context, self._max_queue = decoder, rows, context, max_queue
-        self._metrics = metrics
+        self._metrics, self._failures = metrics, 0
+        metrics.watch(lambda: self.load)
         self._memory = Memory(rows, context)
         self._busy: list[Job] = []
         self._waiting: deque[Job] = deque()
@@ -100,9 +104,8 @@ class Scheduler:
                 read_last = False
                 while self._wait_for_work():
                     read_last = self._step(read_last)
-        except BaseException:
+        except Exception:
             log.exception("the thread of the model ends")
-            raise
         finally:
             with self._changed:
                 self._stopping = True
@@ -139,12 +142,16 @@ class Scheduler:
                 self._take(arriving, self._read(arriving))
             else:
                 self._take(self._busy, self._advance())
-        except Exception:
+            self._failures = 0
+        except Exception as error:
             log.exception("a pass through the model failed; %d answers are lost", len(self._busy))
             self._metrics.failed_passes.inc()
             lost, self._busy = self._busy, []
             self._memory = Memory(self._rows, self._context)
             self._end(lost, Outcome.FAILED)
+            self._failures += 1
+            if self._failures >= MOST_FAILURES:
+                raise EngineError(f"{MOST_FAILURES} passes through the model failed in a row.") from error
         return bool(arriving)
 
     def _choose(self) -> list[Job]:
@@ -190,7 +197,7 @@ class Scheduler:
             if job.streams or job.outcome:
                 told.append(job)
         self.last_token_at = now
-        self._metrics.took(len(tokens), len(self._busy), len(self._waiting))
+        self._metrics.took(len(tokens))
         self._free([row for row, job in enumerate(self._busy) if job.outcome])
         if told:
             self._deliver(told)

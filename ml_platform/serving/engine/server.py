@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from ml_platform.errors import BusyError
+from ml_platform.errors import BusyError, EngineError
 from ml_platform.serving.engine.app import EngineApp
 
 KEEP_ALIVE_SECONDS = 120
@@ -32,8 +32,14 @@ def bind(host: str, port: int) -> socket.socket:
 def serve(
     app: EngineApp, listener: socket.socket, ready: Callable[[], None], drain_seconds: float = DRAIN_SECONDS
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then until every answer that was begun is out, or `drain_seconds` passed."""
-    make_server(app, ready, drain_seconds).run(sockets=[listener])
+    """Serves until SIGTERM or SIGINT, then until every answer that was begun is out, or `drain_seconds` passed.
+
+    Raises EngineError when the thread of the model ended by itself: whoever supervises starts the engine anew.
+    """
+    server = make_server(app, ready, drain_seconds)
+    server.run(sockets=[listener])
+    if server.lost_model:
+        raise EngineError("the thread of the model ended; the log above says why. Start the engine again.")
 
 
 def make_server(app: EngineApp, ready: Callable[[], None], drain_seconds: float = DRAIN_SECONDS) -> Any:
@@ -44,6 +50,7 @@ def make_server(app: EngineApp, ready: Callable[[], None], drain_seconds: float 
         """Lives on after the first signal for as long as answers are on their way; a second one ends it at once."""
 
         drained_by = float("inf")
+        lost_model = False
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
@@ -58,6 +65,9 @@ def make_server(app: EngineApp, ready: Callable[[], None], drain_seconds: float 
             self.drained_by = time.monotonic() + drain_seconds
 
         async def on_tick(self, counter: int) -> bool:
+            if not app.draining and not app.engine.scheduler.alive:
+                app.draining = self.lost_model = True
+                self.drained_by = time.monotonic() + 1.0
             if app.draining and (not app.running or time.monotonic() >= self.drained_by):
                 self.should_exit = True
             return await super().on_tick(counter)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 PROBE_SECONDS = 5.0
 PROBE_VALID_SECONDS = 1.0
+CHARACTERS_A_TOKEN = 32
+"""More than this no text has on average: it cannot fit."""
+
 PROBE = ({"role": "user", "content": "hi"},)
 
 
@@ -66,6 +69,7 @@ class Engine:
         held = self.shelf.use(ask.model)
         generation = None
         try:
+            self._require_short(ask)
             prompt = encode_prompt(self._decoder.tokenizer, ask.conversation)
             news = asyncio.Event()
             job = Job(
@@ -86,6 +90,17 @@ class Engine:
                 # The row is given back by the thread of the model, and its adapter must not go before.
                 job.tell = lambda: self.shelf.release(held) if job.outcome else None
                 self.scheduler.cancel(job)
+
+    def _require_short(self, ask: Ask) -> None:
+        """Refuses what cannot fit before it costs the time of making tokens of it."""
+        size = sum(len(message["content"]) for message in ask.conversation)
+        if size > CHARACTERS_A_TOKEN * self.context:
+            raise ProtocolError(
+                400,
+                f"This model's maximum context length is {self.context} tokens, but the messages have {size} "
+                "characters. Shorten them.",
+                param="messages",
+            )
 
     def _limit(self, prompt: int, asked: int | None) -> int:
         room = self.context - prompt
