@@ -3,14 +3,16 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ml_platform.contracts.provenance import ProvenanceRecord
 from ml_platform.errors import EngineError
 from ml_platform.serving.question import ReplyStatus
 from ml_platform.serving.shadow import shadow_id
-from tests.samples.serving import deploy, good_answer, make_loaded, question, serving
+from tests.samples.serving import NOW, Published, Shelf, deploy, good_answer, make_loaded, question, serving
 
 PRODUCTION, SHADOW = make_loaded(1), make_loaded(2)
 SHADOWED = deploy(3, PRODUCTION, SHADOW, shadow=SHADOW, shadow_share=1.0)
@@ -67,5 +69,33 @@ def test_a_shadow_that_fails_is_recorded_and_changes_no_answer(tmp_path: Path) -
         assert reply.record.errors == ()
         assert [error.kind for error in copy.errors] == ["engine_error"]
         assert copy.answer == ""
+
+    asyncio.run(run())
+
+
+def test_a_shadow_that_cannot_even_begin_is_dropped_or_forgotten(tmp_path: Path) -> None:
+    async def die(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError
+
+    guardrails: Any = SimpleNamespace(check_input=die)
+    broken = replace(make_loaded(2), guardrails=guardrails)
+    blind = make_loaded(2, shelf=Shelf(Published(2, {}, NOW)))
+    refusing = make_loaded(2, serving={"breaker": {"min_count": 1}})
+
+    async def run() -> None:
+        for number, shadow in enumerate((broken, blind, refusing)):
+            deployment = deploy(3, PRODUCTION, shadow, shadow=shadow, shadow_share=1.0)
+            async with serving(tmp_path / str(number), deployment) as served:
+                if shadow is refusing:
+                    served.answerer.breakers.admit(shadow, 0.0)
+                    served.answerer.breakers.record(shadow, failed=True, probe=False, now=time.monotonic())
+                reply = await served.answerer.answer(question())
+                await served.answerer.drain()
+                copies = [record for record in served.records().values() if record.shadow_of]
+                assert reply.status is ReplyStatus.ANSWERED
+                if shadow is broken:
+                    assert [error.message for error in copies[0].errors] == ["ZeroDivisionError"]
+                else:
+                    assert copies == []
 
     asyncio.run(run())
