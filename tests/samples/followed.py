@@ -1,7 +1,8 @@
 """A ledger, a store and a follower: releases with real artifacts, proven, staged, loaded into an engine in memory."""
 
 import asyncio
-from collections.abc import Mapping
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,7 +15,6 @@ from ml_platform.contracts.home import Home
 from ml_platform.contracts.product import EvaluationSpec, GuardrailSpec, PromptSpec
 from ml_platform.contracts.release import Release, VersionedPart
 from ml_platform.contracts.serving import ServingContent, ServingSpec
-from ml_platform.errors import AdapterMissingError, EngineError
 from ml_platform.lineage.artifacts import Artifact, LocalArtifactStore
 from ml_platform.lineage.contents import keep_content
 from ml_platform.lineage.keys import SigningKey
@@ -24,11 +24,11 @@ from ml_platform.release.controller import Controller
 from ml_platform.release.moves import Move
 from ml_platform.serving.adapter_names import FILES, adapter_name
 from ml_platform.serving.deployment import Deployment, Deployments
-from ml_platform.serving.engine_client import Generated
 from ml_platform.serving.following import Follower
 from ml_platform.serving.loaded import ReleaseLoader
 from ml_platform.serving.refusals import Refusal
 from ml_platform.serving.routing import RoutingTable
+from tests.samples.memory_engine import BASE, MemoryEngine
 from tests.samples.releases import (
     OPERATOR,
     PRODUCER,
@@ -40,7 +40,6 @@ from tests.samples.releases import (
     trusting,
 )
 
-BASE = "tiny-base"
 POLICY = make_policy()
 PROMPT = PromptSpec(version="1.0.0", system="Answer.")
 GUARDRAILS = GuardrailSpec(version="1.0.0", max_utterance_characters=500, safe_reply="No.")
@@ -60,60 +59,6 @@ SERVING = ServingContent(
 )
 
 
-class MemoryEngine:
-    """The engine's protocol in memory: it holds adapters by name, and can be down, slow or forget."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, Path] = {}
-        self.loads: list[str] = []
-        self.down = False
-        self.refuses: set[str] = set()
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def load(self, name: str, path: Path, **_: float) -> None:
-        """Holds it, once the gate is open."""
-        self._require_up()
-        self.loads.append(name)
-        await self.gate.wait()
-        if name in self.refuses:
-            raise EngineError(f"{name} does not fit the base model.")
-        assert (path / "adapter_model.safetensors").is_file()
-        self.held[name] = path
-
-    async def unload(self, name: str, **_: float) -> None:
-        """Forgets one."""
-        self._require_up()
-        del self.held[name]
-
-    async def models(self, **_: float) -> tuple[str, ...]:
-        """The base model and what is held."""
-        self._require_up()
-        return (BASE, *self.held)
-
-    async def generate(self, model: str, *_: object, **__: object) -> Generated:
-        """One token."""
-        self._require_up()
-        if model not in self.held:
-            raise AdapterMissingError(f"there is no {model}.")
-        return Generated("yes", 3, 1, 1.0, 0.0, True)
-
-    async def healthy(self, **_: float) -> bool:
-        """Whether it is up."""
-        return not self.down
-
-    async def close(self) -> None:
-        """Nothing to close."""
-
-    def restart(self) -> None:
-        """Forgets everything, as a process does that starts again."""
-        self.held.clear()
-
-    def _require_up(self) -> None:
-        if self.down:
-            raise EngineError("the engine is not there.")
-
-
 @dataclass
 class World:
     """A home with a ledger; what controllers and operators do, and the followers that watch."""
@@ -124,6 +69,9 @@ class World:
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     policy: Any = POLICY
     product: str = PRODUCT
+    base: str = BASE
+    adapters: dict[int, Path] = field(default_factory=dict)
+    """Real adapters by seed; all other seeds have small ones that no model could use."""
 
     def __post_init__(self) -> None:
         self.trust = Trust(trusting(self.key), trusting(OPERATOR))
@@ -141,6 +89,9 @@ class World:
 
         def build(folder: Path) -> Mapping[str, Any]:
             adapter = folder / "adapter"
+            if seed in self.adapters:
+                shutil.copytree(self.adapters[seed], adapter)
+                return {"seed": seed}
             adapter.mkdir()
             weights = {"lora_A": np.full((4, 8), float(seed), np.float32), "lora_B": np.ones((8, 4), np.float32)}
             save_file(weights, adapter / "adapter_model.safetensors")
@@ -149,14 +100,15 @@ class World:
                 (adapter / name).write_bytes(data)
             return {"seed": seed}
 
-        return self.store.make("candidate", {"seed": seed, "files": sorted(files)}, build)
+        recipe = {"seed": seed, "files": sorted(files), "real": seed in self.adapters}
+        return self.store.make("candidate", recipe, build)
 
     def release(self, seed: int, **files: bytes) -> Release:
         """A release whose parts are all in the store."""
         candidate = self.candidate(seed, **files)
         plain = make_release(date(2013, 3, 31), seed, self.policy, self.product).model_dump()
         plain["model"] |= {
-            "base_model": BASE,
+            "base_model": self.base,
             "candidate_sha256": candidate.sha256,
             "adapter_sha256": candidate.manifest.files["adapter/adapter_model.safetensors"].file_sha256,
         }
@@ -252,3 +204,15 @@ class Watched:
         assert found is not None, self.follower.problem
         assert not found.missing
         return replace(found.table)
+
+
+def watching(world: World, steps: Callable[[Watched], Awaitable[None]]) -> None:
+    """Takes these steps in an event loop, with a follower of this world."""
+
+    async def run() -> None:
+        watched = Watched(world)
+        await steps(watched)
+        await watched.follower.settled()
+        await watched.loader.close()
+
+    asyncio.run(run())

@@ -1,18 +1,17 @@
 """Following: what the ledger names serves as soon as it is loaded, and what cannot be admitted changes nothing."""
 
 import asyncio
-import shutil
-import uuid
-from collections.abc import Awaitable, Callable, Iterator
+import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
 
 from ml_platform.contracts.home import Home
-from ml_platform.lineage.ledger import Ledger
-from tests.samples.followed import MemoryEngine, Watched, World
+from ml_platform.serving.loading import UNLOAD_AFTER_SECONDS
+from tests.samples.followed import Watched, World, watching
+from tests.samples.memory_engine import MemoryEngine
 from tests.samples.postgres import make_database, running_postgres
 
 
@@ -34,18 +33,6 @@ def local(tmp_path: Path) -> World:
 
 
 HOUR = timedelta(hours=1)
-
-
-def watching(world: World, steps: Callable[[Watched], Awaitable[None]]) -> None:
-    """Takes these steps in an event loop, with a follower of this world."""
-
-    async def run() -> None:
-        watched = Watched(world)
-        await steps(watched)
-        await watched.follower.settled()
-        await watched.loader.close()
-
-    asyncio.run(run())
 
 
 def test_production_canary_and_the_last_good_release_serve_as_the_ledger_says(world: World) -> None:
@@ -157,80 +144,6 @@ def test_what_is_loaded_is_not_loaded_again_when_it_moves(local: World) -> None:
     watching(local, steps)
 
 
-def test_an_engine_that_starts_again_gets_every_adapter_again(local: World) -> None:
-    async def steps(watched: Watched) -> None:
-        local.serve(1)
-        local.try_out(2)
-        await watched.look()
-        held = dict(watched.engine.held)
-        assert len(held) == 2
-        watched.engine.restart()
-        await watched.follower.look_after_engine()
-        await watched.follower.settled()
-        assert watched.engine.held == held
-
-    watching(local, steps)
-
-
-def test_an_engine_that_is_down_is_no_fault_of_the_release(local: World) -> None:
-    async def steps(watched: Watched) -> None:
-        watched.engine.down = True
-        first = local.serve(1)
-        await watched.look()
-        assert watched.deployments.of(local.product) is None
-        assert "the engine is not there" in (watched.follower.problem or "")
-        assert not watched.heard
-        assert not local.events("admission_refused")
-        watched.engine.down = False
-        await watched.look_later()
-        assert watched.table.production == first
-        assert watched.follower.problem is None
-
-    watching(local, steps)
-
-
-def test_a_ledger_that_is_gone_stops_no_answer_and_is_followed_again_when_it_is_back(
-    local: World, tmp_path: Path
-) -> None:
-    async def steps(watched: Watched) -> None:
-        first = local.serve(1)
-        await watched.look()
-        path, away = tmp_path / "ledger.sqlite", tmp_path / "away.sqlite"
-        path.rename(away)
-        path.mkdir()
-        for _ in range(3):
-            await watched.look_later(1.0)
-        assert watched.table.production == first
-        assert watched.follower.problem
-        shutil.rmtree(path)
-        away.rename(path)
-        second = local.serve(2)
-        await watched.look_later(6.0)
-        assert watched.table.production == second
-        assert watched.follower.problem is None
-
-    watching(local, steps)
-
-
-def test_a_ledger_that_was_rewritten_is_not_followed_and_what_served_goes_on(local: World, tmp_path: Path) -> None:
-    async def steps(watched: Watched) -> None:
-        first = local.serve(1)
-        before = (tmp_path / "ledger.sqlite").read_bytes()
-        await watched.look()
-        local.serve(2)
-        await watched.look()
-        table = watched.table
-        for name in ("ledger.sqlite-wal", "ledger.sqlite-shm"):
-            (tmp_path / name).unlink(missing_ok=True)
-        (tmp_path / "ledger.sqlite").write_bytes(before)
-        await watched.look_later()
-        assert watched.table == table
-        assert table.production != first
-        assert "restored from an old copy" in (watched.follower.problem or "")
-
-    watching(local, steps)
-
-
 def test_a_product_that_cannot_be_admitted_does_not_touch_another(local: World) -> None:
     async def steps(watched: Watched) -> None:
         other = World(local.home, local.url, key=local.key, now=local.now, product="other")
@@ -246,32 +159,6 @@ def test_a_product_that_cannot_be_admitted_does_not_touch_another(local: World) 
     watching(local, steps)
 
 
-def test_a_ledger_that_can_only_be_read_is_followed_and_refusals_are_in_the_log(
-    tmp_path: Path, postgres: str | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    world = World(Home(tmp_path / "home"), make_database(postgres))
-    first, _ = world.serve(1), world.try_out(2)
-    engine = create_engine(world.url.replace("postgresql:", "postgresql+psycopg:"))
-    with engine.begin() as connection:
-        role = f"reader_{uuid.uuid4().hex}"
-        connection.execute(text(f"CREATE ROLE {role} LOGIN"))
-        connection.execute(text(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"))
-    engine.dispose()
-
-    async def run() -> None:
-        watched = Watched(world, ledger=Ledger(str(make_url(world.url).set(username=role))))
-        watched.engine.refuses.add(world.adapter(2))
-        for _ in range(3):
-            await watched.look_later(1.0)
-        assert watched.table.production == first
-        assert len(watched.heard) == 1
-
-    asyncio.run(run())
-    assert [one for one in caplog.messages if "does not fit the base model" in one]
-    assert [one for one in caplog.messages if "permission denied" in one]
-    assert not world.events("admission_refused")
-
-
 def test_several_workers_of_one_gateway_record_a_refusal_once(local: World) -> None:
     async def run() -> None:
         engine = MemoryEngine()
@@ -282,6 +169,45 @@ def test_several_workers_of_one_gateway_record_a_refusal_once(local: World) -> N
         assert {worker.table.production for worker in workers} == {first}
         assert len(local.events("admission_refused")) == 1
         assert len(engine.held) == 1
+
+    asyncio.run(run())
+
+
+def test_what_nothing_names_any_more_leaves_the_engine_after_a_while(local: World) -> None:
+    async def steps(watched: Watched) -> None:
+        local.serve(1)
+        second = local.try_out(2)
+        await watched.look()
+        local.controller.abort_canary(local.product, second, "no", local.now, "ops")
+        await watched.look()
+        await watched.follower.look_after_engine()
+        assert local.adapter(2) in watched.engine.held
+        watched.seconds += UNLOAD_AFTER_SECONDS + 1
+        await watched.follower.look_after_engine()
+        assert set(watched.engine.held) == {local.adapter(1)}
+
+    watching(local, steps)
+
+
+def test_the_bell_of_postgresql_wakes_a_follower_that_would_not_look_for_long(
+    tmp_path: Path, postgres: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ml_platform.serving.following.LISTENING_POLL_SECONDS", 3600.0)
+    world = World(Home(tmp_path / "home"), make_database(postgres))
+
+    async def run() -> None:
+        watched = Watched(world, monotonic=time.monotonic)
+        world.serve(1)
+        task = asyncio.create_task(watched.follower.follow())
+        async with asyncio.timeout(30):
+            while watched.deployments.of(world.product) is None or not watched.follower._listening:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.5)
+            second = await asyncio.to_thread(world.serve, 2)
+            while watched.table.production != second:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(run())
 

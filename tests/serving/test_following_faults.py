@@ -1,0 +1,225 @@
+"""Faults: whatever is down, damaged or rewritten, what was admitted goes on serving until all is whole again."""
+
+import asyncio
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from ml_platform.contracts.home import Home
+from ml_platform.errors import ContractError
+from ml_platform.lineage.ledger import Ledger
+from ml_platform.lineage.standing import Trust
+from ml_platform.serving.deployment import AdmittedRelease
+from ml_platform.serving.loaded import LoadedRelease, ReleaseLoader
+from tests.samples.followed import Watched, World, watching
+from tests.samples.postgres import make_database, running_postgres
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str | None]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> World:
+    return World(Home(tmp_path / "home"), f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+
+
+def test_an_engine_that_starts_again_gets_every_adapter_again(local: World) -> None:
+    async def steps(watched: Watched) -> None:
+        local.serve(1)
+        local.try_out(2)
+        await watched.look()
+        held = dict(watched.engine.held)
+        assert len(held) == 2
+        watched.engine.restart()
+        await watched.follower.look_after_engine()
+        await watched.follower.settled()
+        assert watched.engine.held == held
+
+    watching(local, steps)
+
+
+def test_an_engine_that_is_down_is_no_fault_of_the_release(local: World) -> None:
+    async def steps(watched: Watched) -> None:
+        watched.engine.down = True
+        first = local.serve(1)
+        await watched.look()
+        assert watched.deployments.of(local.product) is None
+        assert "the engine is not there" in (watched.follower.problem or "")
+        assert not watched.heard
+        assert not local.events("admission_refused")
+        watched.engine.down = False
+        await watched.look_later()
+        assert watched.table.production == first
+        assert watched.follower.problem is None
+
+    watching(local, steps)
+
+
+def test_a_ledger_that_is_gone_stops_no_answer_and_is_followed_again_when_it_is_back(
+    local: World, tmp_path: Path
+) -> None:
+    async def steps(watched: Watched) -> None:
+        first = local.serve(1)
+        await watched.look()
+        path, away = tmp_path / "ledger.sqlite", tmp_path / "away.sqlite"
+        path.rename(away)
+        path.mkdir()
+        for _ in range(3):
+            await watched.look_later(1.0)
+        assert watched.table.production == first
+        assert watched.follower.problem
+        shutil.rmtree(path)
+        away.rename(path)
+        second = local.serve(2)
+        await watched.look_later(6.0)
+        assert watched.table.production == second
+        assert watched.follower.problem is None
+
+    watching(local, steps)
+
+
+def test_a_ledger_that_was_rewritten_is_not_followed_and_what_served_goes_on(local: World, tmp_path: Path) -> None:
+    async def steps(watched: Watched) -> None:
+        first = local.serve(1)
+        before = (tmp_path / "ledger.sqlite").read_bytes()
+        await watched.look()
+        local.serve(2)
+        await watched.look()
+        table = watched.table
+        for name in ("ledger.sqlite-wal", "ledger.sqlite-shm"):
+            (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / "ledger.sqlite").write_bytes(before)
+        await watched.look_later()
+        assert watched.table == table
+        assert table.production != first
+        assert "restored from an old copy" in (watched.follower.problem or "")
+
+    watching(local, steps)
+
+
+def test_a_ledger_that_can_only_be_read_is_followed_and_refusals_are_in_the_log(
+    tmp_path: Path, postgres: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(Home(tmp_path / "home"), make_database(postgres))
+    first, _ = world.serve(1), world.try_out(2)
+    engine = create_engine(world.url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        role = f"reader_{uuid.uuid4().hex}"
+        connection.execute(text(f"CREATE ROLE {role} LOGIN"))
+        connection.execute(text(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"))
+    engine.dispose()
+
+    async def run() -> None:
+        watched = Watched(world, ledger=Ledger(str(make_url(world.url).set(username=role))))
+        watched.engine.refuses.add(world.adapter(2))
+        for _ in range(3):
+            await watched.look_later(1.0)
+        assert watched.table.production == first
+        assert len(watched.heard) == 1
+
+    asyncio.run(run())
+    assert [one for one in caplog.messages if "does not fit the base model" in one]
+    assert [one for one in caplog.messages if "permission denied" in one]
+    assert not world.events("admission_refused")
+
+
+def test_a_release_whose_bytes_are_damaged_is_refused_until_the_store_is_repaired(local: World) -> None:
+    async def steps(watched: Watched) -> None:
+        first, second = local.serve(1), local.try_out(2)
+        weights = local.candidate(2).path / "adapter" / "adapter_model.safetensors"
+        sound = weights.read_bytes()
+        weights.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+        await watched.look()
+        assert (watched.table.production, watched.table.canary) == (first, None)
+        [refused] = local.events("admission_refused")
+        assert refused["release_id"] == second
+        assert "changed or damaged" in refused["reason"]
+        weights.write_bytes(sound)
+        await watched.look()
+        assert watched.table.canary is None
+        await watched.look_later()
+        assert watched.table.canary == second
+
+    watching(local, steps)
+
+
+def test_a_stage_that_was_damaged_is_made_anew_before_a_new_engine_reads_it(local: World) -> None:
+    async def steps(watched: Watched) -> None:
+        local.serve(1)
+        serving = await watched.look()
+        assert serving
+        [one] = serving.releases.values()
+        weights = one.admitted.adapter_path / "adapter_model.safetensors"
+        sound = weights.read_bytes()
+        weights.chmod(0o600)
+        weights.write_bytes(b"pickled")
+        watched.engine.restart()
+        await watched.follower.look_after_engine()
+        await watched.follower.settled()
+        assert weights.read_bytes() == sound
+        assert set(watched.engine.held) == {local.adapter(1)}
+
+    watching(local, steps)
+
+
+def test_a_store_that_is_down_is_no_fault_of_the_release(local: World) -> None:
+    async def steps(watched: Watched) -> None:
+        first = local.serve(1)
+        await watched.look()
+        second = local.try_out(2)
+        away = local.home.work / "staging-away"
+        (local.home.work / "staging").rename(away)
+        (local.home.work / "staging").write_text("a disk that is not there")
+        await watched.look()
+        assert (watched.table.production, watched.table.canary) == (first, None)
+        assert "could not be staged" in (watched.follower.problem or "")
+        assert not watched.heard
+        (local.home.work / "staging").unlink()
+        await watched.look_later(6.0)
+        assert watched.table.canary == second
+
+    watching(local, steps)
+
+
+def test_a_release_whose_own_code_fails_is_refused_and_stops_nobody(local: World) -> None:
+    async def run() -> None:
+        async def load(admitted: AdmittedRelease) -> LoadedRelease:
+            if admitted.adapter_name == local.adapter(2):
+                raise ZeroDivisionError("in its hook")
+            return await loader(admitted)
+
+        loader = ReleaseLoader(local.home)
+        watched = Watched(local, load=load)
+        first, second = local.serve(1), local.try_out(2)
+        await watched.look()
+        assert (watched.table.production, watched.table.canary) == (first, None)
+        assert [(one.release_id, one.reason) for one in watched.heard] == [(second, "ZeroDivisionError: in its hook")]
+
+    asyncio.run(run())
+
+
+def test_a_list_of_keys_that_cannot_be_read_changes_nothing(local: World) -> None:
+    async def run() -> None:
+        def trust() -> Trust:
+            if broken:
+                raise ContractError("half a list of keys.")
+            return local.trust
+
+        broken = False
+        watched = Watched(local, trust=trust)
+        first = local.serve(1)
+        await watched.look()
+        broken = True
+        local.try_out(2)
+        await watched.look_later()
+        assert (watched.table.production, watched.table.canary) == (first, None)
+        assert "half a list of keys" in (watched.follower.problem or "")
+
+    asyncio.run(run())
