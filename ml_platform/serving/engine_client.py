@@ -5,17 +5,27 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_platform.contracts.report import Decoding
-from ml_platform.errors import AdapterMissingError, DeadlineError, EngineBusyError, EngineError
+from ml_platform.errors import DeadlineError, EngineError
 from ml_platform.serving.deadline import HEADER, Deadline
+from ml_platform.serving.engine_answers import (
+    Generated,
+    broken_error,
+    gathered_answer,
+    json_object,
+    late_error,
+    refusal,
+    whole_answer,
+)
 from ml_platform.serving.engine_wire import IDLE_SECONDS, Wire, WireError
 
 if TYPE_CHECKING:
     import aiohttp
+
+__all__ = ["EngineClient", "Generated"]
 
 ALREADY_LOADED = b"already been loaded"
 """vLLM's 400 for an adapter that it holds: names carry the digest of the bytes, so it is the same one."""
@@ -23,22 +33,6 @@ ALREADY_LOADED = b"already been loaded"
 
 OK = 200
 COMPLETIONS = "/v1/chat/completions"
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """An answer: `finished` is False when it was cut at the limit of tokens.
-
-    `first_token_ms` counts from the engine's receipt where the engine tells it, otherwise from the call; `queue_ms` is
-    None where the engine does not tell it.
-    """
-
-    text: str
-    tokens_in: int
-    tokens_out: int
-    first_token_ms: float | None
-    queue_ms: float | None
-    finished: bool
 
 
 class EngineClient:
@@ -70,7 +64,7 @@ class EngineClient:
         async with self._call("POST", "/v1/load_lora_adapter", body, timeout_seconds) as response:
             told = await response.read()
             if response.status != OK and ALREADY_LOADED not in told:
-                raise _error(self.url, response.status, response.headers, told)
+                raise refusal(self.url, response.status, response.headers, told)
 
     async def unload(self, name: str, *, timeout_seconds: float) -> None:
         """Takes an adapter away; raises AdapterMissingError when it is not there."""
@@ -82,7 +76,7 @@ class EngineClient:
         """The names that can be asked: the base model's and those of its adapters."""
         async with self._call("GET", "/v1/models", None, timeout_seconds) as response:
             await self._require_ok(response)
-            listed = _object(self.url, await response.read())
+            listed = json_object(self.url, await response.read())
         try:
             return tuple(str(model["id"]) for model in listed["data"])
         except (KeyError, TypeError):
@@ -117,19 +111,19 @@ class EngineClient:
             async with asyncio.timeout(left):
                 status, headers, answer = await self._wire.post(COMPLETIONS, body, f"{HEADER}: {left * 1000.0:.0f}\r\n")
         except TimeoutError:
-            raise _late(self.url, left) from None
+            raise late_error(self.url, left) from None
         except WireError as error:
-            raise _broken(self.url, error) from error
+            raise broken_error(self.url, error) from error
         if status != OK:
-            raise _error(self.url, status, headers, answer)
-        return _whole(self.url, answer, headers)
+            raise refusal(self.url, status, headers, answer)
+        return whole_answer(self.url, answer, headers)
 
     async def _generate_stream(self, asked: Mapping[str, Any], left: float, began: float) -> Generated:
         body = json.dumps({**asked, "stream": True, "stream_options": {"include_usage": True}}).encode()
         headers = {HEADER: f"{left * 1000.0:.0f}"}
         async with self._call("POST", COMPLETIONS, body, left, headers) as response:
             await self._require_ok(response)
-            return await _gather(self.url, response, began)
+            return await gathered_answer(self.url, response.content, began)
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -138,7 +132,7 @@ class EngineClient:
 
     async def _require_ok(self, response: "aiohttp.ClientResponse") -> None:
         if response.status != OK:
-            raise _error(self.url, response.status, response.headers, await response.read())
+            raise refusal(self.url, response.status, response.headers, await response.read())
 
     @asynccontextmanager
     async def _call(
@@ -156,97 +150,6 @@ class EngineClient:
             ):
                 yield response
         except TimeoutError:
-            raise _late(self.url, seconds) from None
+            raise late_error(self.url, seconds) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _broken(self.url, error) from error
-
-
-def _late(url: str, seconds: float) -> DeadlineError:
-    return DeadlineError(f"the engine {url} did not answer within {seconds * 1000:.0f} ms.")
-
-
-def _broken(url: str, error: Exception) -> EngineError:
-    return EngineError(f"the engine {url} broke off or is not there: {error or repr(error)}.")
-
-
-def _error(url: str, status: int, headers: Mapping[str, str], body: bytes) -> EngineError:
-    """The error of ours that a refusal stands for, in the engine's words."""
-    try:
-        message = str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        message = body.decode(errors="replace")
-    said = f"the engine {url} answered {status}: {message[:500]}"
-    match status:
-        case 404:
-            return AdapterMissingError(said)
-        case 429 | 503:
-            after = headers.get("retry-after", "")
-            return EngineBusyError(said, float(after) if after.isdecimal() else None)
-        case 408 | 504:
-            return DeadlineError(said)
-    return EngineError(said)
-
-
-def _object(url: str, body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise EngineError(f"the engine {url} answered with something other than a JSON object: {body[:100]!r}.")
-    return value
-
-
-def _whole(url: str, body: bytes, headers: Mapping[str, str]) -> Generated:
-    answer = _object(url, body)
-    try:
-        choice, usage = answer["choices"][0], answer["usage"]
-        return Generated(
-            text=str(choice["message"]["content"] or ""),
-            tokens_in=int(usage["prompt_tokens"]),
-            tokens_out=int(usage["completion_tokens"]),
-            first_token_ms=_number(headers.get("x-first-token-ms")),
-            queue_ms=_number(headers.get("x-queue-ms")),
-            finished=choice["finish_reason"] == "stop",
-        )
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise EngineError(f"the engine {url} answered in an unknown form: {error!r}.") from None
-
-
-def _number(text: str | None) -> float | None:
-    return None if text is None else float(text)
-
-
-async def _gather(url: str, response: "aiohttp.ClientResponse", began: float) -> Generated:
-    """The pieces of a stream as one answer; raises EngineError when it breaks off or ends with an error."""
-    pieces: list[str] = []
-    timings: Mapping[str, Any] = {}
-    reason, usage, first = None, None, None
-    async for line in response.content:
-        if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
-            continue
-        chunk = _object(url, line[6:])
-        if "error" in chunk:
-            raise _stream_error(url, chunk["error"])
-        usage, timings = chunk.get("usage") or usage, chunk.get("timings") or timings
-        for choice in chunk.get("choices", ()):
-            if piece := choice["delta"].get("content"):
-                first = first or (time.monotonic() - began) * 1000.0
-                pieces.append(piece)
-            reason = choice.get("finish_reason") or reason
-    if reason is None or usage is None:
-        raise EngineError(f"the engine {url} broke off in the middle of an answer.")
-    return Generated(
-        "".join(pieces),
-        int(usage["prompt_tokens"]),
-        int(usage["completion_tokens"]),
-        timings.get("first_token_ms", first),
-        timings.get("queue_ms"),
-        reason == "stop",
-    )
-
-
-def _stream_error(url: str, error: Any) -> EngineError:
-    said = f"the engine {url} broke off: {str(error)[:500]}"
-    late = isinstance(error, dict) and error.get("code") == 504
-    return DeadlineError(said) if late else EngineError(said)
+            raise broken_error(self.url, error) from error

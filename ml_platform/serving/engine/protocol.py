@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 from ml_platform.errors import MlPlatformError
@@ -44,11 +43,6 @@ class ProtocolError(MlPlatformError):
         """The error in OpenAI's shape."""
         error = {"message": str(self), "type": self.kind, "param": self.param, "code": self.status}
         return json.dumps({"error": error}, ensure_ascii=False).encode()
-
-    @property
-    def reason(self) -> str:
-        """The words of the status."""
-        return HTTPStatus(self.status).phrase
 
 
 @dataclass(frozen=True)
