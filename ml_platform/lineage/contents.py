@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from ml_platform.contracts.base import Contract
+from ml_platform.contracts.canonical import bytes_sha256
 from ml_platform.contracts.policy import ActionPolicy, MonitorPolicy
 from ml_platform.contracts.product import GuardrailSpec, PromptSpec
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.serving import ServingContent
+from ml_platform.errors import ArtifactCorruptError
 from ml_platform.lineage.artifacts import ArtifactStore
 
 FILE = "content.json"
@@ -32,9 +34,21 @@ def keep_contents(store: ArtifactStore, product: Product) -> None:
 
 
 def find_content(store: ArtifactStore, contract: type[AnyContent], content_sha256: str) -> AnyContent | None:
-    """The content of that digest, or None when it was never kept."""
+    """The content of that digest, or None when it was never kept.
+
+    The bytes are what the digest names: a contract that has got a key since then reads them with its default, and would
+    write others. Raises ArtifactCorruptError when they are not those of the digest.
+    """
     found = store.find(KINDS[contract], _recipe(content_sha256))
-    return None if found is None else contract.read(found.file(FILE))
+    if found is None:
+        return None
+    kept = bytes_sha256(found.file(FILE).read_bytes())
+    if kept != content_sha256:
+        raise ArtifactCorruptError(
+            f"{found.file(FILE)}: is {contract.__name__} {kept[:12]}, not {content_sha256[:12]}. "
+            "Materialize registered_release again."
+        )
+    return contract.read(found.file(FILE))
 
 
 def keep_content(store: ArtifactStore, content: Contract) -> None:
