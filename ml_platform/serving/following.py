@@ -81,7 +81,7 @@ class Follower:
         self._wanted: dict[str, Wanted] = {}
         self._seen: dict[str, tuple[str, Trust]] = {}
         self._retries: dict[str, tuple[int, float]] = {}
-        self._listening = False
+        self.listening = False
         self._problems = Problems(monotonic)
         self.looked_at: float | None = None
 
@@ -114,7 +114,7 @@ class Follower:
             while True:
                 await self._survive(self.look())
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LISTENING_POLL_SECONDS if self._listening else POLL_SECONDS):
+                    async with asyncio.timeout(LISTENING_POLL_SECONDS if self.listening else POLL_SECONDS):
                         await self._wake.wait()
         finally:
             for task in tasks:
@@ -226,11 +226,11 @@ class Follower:
         while True:
             try:
                 bell = await self._threads.call(lambda: Bell(self._ledger.url), timeout_seconds=LEDGER_SECONDS)
-                self._listening = True
+                self.listening = True
                 self._problems.succeeded("the bell")
                 await self._listen(bell)
             except (MlPlatformError, TimeoutError) as error:
-                self._listening = False
+                self.listening = False
                 await asyncio.sleep(self._problems.failed("the bell", error))
 
     async def _listen(self, bell: Bell) -> None:

@@ -197,6 +197,11 @@ class Watched:
         self.seconds += seconds
         return await self.look()
 
+    def serves(self, release_id: str) -> bool:
+        """Whether this release is in production here."""
+        found = self.deployments.of(self.world.product)
+        return found is not None and found.table.production == release_id
+
     @property
     def table(self) -> RoutingTable:
         """What serves."""
@@ -204,6 +209,13 @@ class Watched:
         assert found is not None, self.follower.problem
         assert not found.missing
         return replace(found.table)
+
+
+async def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Waits for it; TimeoutError when it takes longer."""
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.01)
 
 
 def watching(world: World, steps: Callable[[Watched], Awaitable[None]]) -> None:

@@ -1,7 +1,6 @@
 """Following: what the ledger names serves as soon as it is loaded, and what cannot be admitted changes nothing."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -187,29 +186,6 @@ def test_what_nothing_names_any_more_leaves_the_engine_after_a_while(local: Worl
         assert set(watched.engine.held) == {local.adapter(1)}
 
     watching(local, steps)
-
-
-def test_the_bell_of_postgresql_wakes_a_follower_that_would_not_look_for_long(
-    tmp_path: Path, postgres: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ml_platform.serving.following.LISTENING_POLL_SECONDS", 3600.0)
-    world = World(Home(tmp_path / "home"), make_database(postgres))
-
-    async def run() -> None:
-        watched = Watched(world, monotonic=time.monotonic)
-        world.serve(1)
-        task = asyncio.create_task(watched.follower.follow())
-        async with asyncio.timeout(30):
-            while watched.deployments.of(world.product) is None or not watched.follower._listening:
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.5)
-            second = await asyncio.to_thread(world.serve, 2)
-            while watched.table.production != second:
-                await asyncio.sleep(0.01)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    asyncio.run(run())
 
 
 def test_followers_swap_by_themselves_until_they_are_cancelled(world: World) -> None:

@@ -2,27 +2,17 @@
 
 import asyncio
 import shutil
-import uuid
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
 
 from ml_platform.contracts.home import Home
 from ml_platform.errors import ContractError
-from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.standing import Trust
 from ml_platform.serving.deployment import AdmittedRelease
 from ml_platform.serving.loaded import LoadedRelease, ReleaseLoader
-from tests.samples.followed import Watched, World, watching
-from tests.samples.postgres import make_database, running_postgres
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str | None]:
-    with running_postgres() as server:
-        yield server
+from tests.samples.followed import Watched, World, until, watching
 
 
 @pytest.fixture
@@ -102,32 +92,6 @@ def test_a_ledger_that_was_rewritten_is_not_followed_and_what_served_goes_on(loc
         assert "restored from an old copy" in (watched.follower.problem or "")
 
     watching(local, steps)
-
-
-def test_a_ledger_that_can_only_be_read_is_followed_and_refusals_are_in_the_log(
-    tmp_path: Path, postgres: str | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    world = World(Home(tmp_path / "home"), make_database(postgres))
-    first, _ = world.serve(1), world.try_out(2)
-    engine = create_engine(world.url.replace("postgresql:", "postgresql+psycopg:"))
-    with engine.begin() as connection:
-        role = f"reader_{uuid.uuid4().hex}"
-        connection.execute(text(f"CREATE ROLE {role} LOGIN"))
-        connection.execute(text(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"))
-    engine.dispose()
-
-    async def run() -> None:
-        watched = Watched(world, ledger=Ledger(str(make_url(world.url).set(username=role))))
-        watched.engine.refuses.add(world.adapter(2))
-        for _ in range(3):
-            await watched.look_later(1.0)
-        assert watched.table.production == first
-        assert len(watched.heard) == 1
-
-    asyncio.run(run())
-    assert [one for one in caplog.messages if "does not fit the base model" in one]
-    assert [one for one in caplog.messages if "permission denied" in one]
-    assert not world.events("admission_refused")
 
 
 def test_a_release_whose_bytes_are_damaged_is_refused_until_the_store_is_repaired(local: World) -> None:
@@ -223,3 +187,40 @@ def test_a_list_of_keys_that_cannot_be_read_changes_nothing(local: World) -> Non
         assert "half a list of keys" in (watched.follower.problem or "")
 
     asyncio.run(run())
+
+
+def test_a_follower_that_is_cancelled_leaves_nothing_running(local: World) -> None:
+    async def run() -> None:
+        watched = Watched(local, monotonic=time.monotonic)
+        watched.engine.gate.clear()
+        task = asyncio.create_task(watched.follower.follow())
+        local.serve(1)
+        await until(lambda: bool(watched.engine.loads))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not others
+        assert not watched.engine.held
+
+    asyncio.run(run())
+
+
+def test_a_mistake_of_our_own_ends_in_the_log_and_the_next_round_begins_anew(
+    local: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        def trust() -> Trust:
+            if next(mistakes, False):
+                raise KeyError("a mistake")
+            return local.trust
+
+        mistakes = iter([True, True])
+        watched = Watched(local, trust=trust, monotonic=time.monotonic)
+        first = local.serve(1)
+        task = asyncio.create_task(watched.follower.follow())
+        await until(lambda: watched.serves(first))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+    assert [one for one in caplog.messages if "a round of following failed" in one]
