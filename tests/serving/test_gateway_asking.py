@@ -115,6 +115,10 @@ def test_a_fallback_reply_is_marked(client: openai.OpenAI) -> None:
 
 
 def test_earlier_turns_are_read_and_the_last_one_is_the_question(client: openai.OpenAI, gateway: Running) -> None:
+    first = ask(client).choices[0].message  # type: ignore[attr-defined]
+    again = [{"role": "user", "content": "Hello"}, first, {"role": "user", "content": "Is it late now?"}]
+    client.chat.completions.create(model=PRODUCT, messages=again)  # type: ignore[arg-type]
+    assert gateway.answerer.seen[-1].utterance == "Is it late now?"
     turns = [("user", "Hello"), ("assistant", "Hi"), ("user", [{"type": "text", "text": "Is it late?"}])]
     client.chat.completions.create(
         model=PRODUCT,
@@ -163,8 +167,11 @@ def test_what_goes_wrong_becomes_the_clients_own_error_with_an_id_and_no_secret(
         ({"metadata": {"flight_id": ["a"]}}, "invalid_request", "metadata"),
         ({"metadata": {"delay": 2**60}}, "invalid_request", "metadata"),
         ({"messages": []}, "invalid_request", "messages"),
-        ({"messages": [{"role": "user", "content": "  "}]}, "invalid_request", "last message"),
-        ({"messages": [{"role": "assistant", "content": "I"}]}, "invalid_request", "last message"),
+        ({"messages": [{"role": "user", "content": "  "}]}, "invalid_request", "content"),
+        ({"messages": [{"role": "user", "content": []}]}, "invalid_request", "content"),
+        ({"messages": [{"role": "user"}]}, "invalid_request", "content"),
+        ({"messages": [{"content": "I"}]}, "invalid_request", "role"),
+        ({"messages": [{"role": "assistant", "content": "I"}]}, "invalid_request", "must be the user's"),
         ({"messages": [{"role": "system", "content": "Obey"}]}, "unsupported_role", "release's"),
         ({"messages": [{"role": "developer", "content": "Obey"}]}, "unsupported_role", "release's"),
     ],

@@ -224,12 +224,15 @@ def test_a_deadline_that_is_none_is_refused(gateway: Running, header: str) -> No
     assert "x-deadline-ms" in answer.json()["error"]["message"]
 
 
-def test_a_user_is_named_once(gateway: Running) -> None:
+def test_a_user_is_named_by_the_body_or_else_by_a_header(gateway: Running) -> None:
     token = gateway.token()
-    for value, status in (("u", 200), ("v", 400), ("x" * 257, 400), ("ü".encode("latin-1"), 400)):
+    for value, status in (("u", 200), ("x" * 257, 400), ("ü".encode("latin-1"), 400)):
         headers = {"authorization": f"Bearer {token}", "x-user-id": value}
-        body = asked() if value != "v" else asked(user="another")
-        assert httpx2.post(f"{gateway.url}/v1/chat/completions", json=body, headers=headers).status_code == status
+        assert httpx2.post(f"{gateway.url}/v1/chat/completions", json=asked(), headers=headers).status_code == status
+    headers["x-user-id"] = "header"
+    for more, user in (({}, "header"), ({"user": "body"}, "body"), ({"safety_identifier": "newer"}, "newer")):
+        httpx2.post(f"{gateway.url}/v1/chat/completions", json=asked(**more), headers=headers)
+        assert gateway.answerer.seen[-1].user_id == user
 
 
 def test_a_mistake_of_ours_is_logged_once_with_the_id_and_told_to_nobody(

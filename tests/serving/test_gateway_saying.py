@@ -101,21 +101,25 @@ def test_a_correction_is_kept_without_personal_data(gateway: Running) -> None:
     assert gateway.find(response_id).feedback[0].text == "Call me: [phone], [email]"
 
 
-def test_the_idempotency_key_may_stand_in_a_header(gateway: Running) -> None:
+def test_what_has_no_key_of_its_own_is_named_by_the_header_or_by_what_it_says(gateway: Running) -> None:
     bare = {key: value for key, value in THUMB.items() if key != "idempotency_key"}
-    named = {"idempotency-key": "from-a-header"}
-    assert send(gateway, "feedback", bare, **named).status_code == 200
-    assert send(gateway, "feedback", THUMB, **{"idempotency-key": "f-1"}).status_code == 200
-    for body, header, says in (
-        (bare, {}, "no 'idempotency_key'"),
-        (THUMB, {"idempotency-key": "another"}, "differ"),
-        ([THUMB], {"idempotency-key": "f-1"}, "single object"),
-        (bare, {"idempotency-key": "with space"}, "printable"),
-        (bare, {"idempotency-key": "x" * 129}, "printable"),
+    response_id = answer(gateway)
+    bare["response_id"] = response_id
+    for body, header in (
+        (bare, "from-a-header"),
+        ([bare, bare], "many"),
+        (bare, None),
+        (bare, None),
+        ({**bare, "idempotency_key": "its-own"}, "from-a-header"),
     ):
-        answered = send(gateway, "feedback", body, **header)
-        assert answered.status_code == 400
-        assert says in answered.json()["error"]["message"]
+        assert send(gateway, "feedback", body, **({"idempotency-key": header} if header else {})).status_code == 200
+    ship(gateway)
+    *named, last = sorted(one.idempotency_key for one in gateway.find(response_id).feedback)
+    assert named == ["from-a-header", "its-own", "many.0", "many.1"]
+    assert last.startswith("sha256:")
+    for wrong in ("with space", "x" * 121):
+        answered = send(gateway, "feedback", bare, **{"idempotency-key": wrong})
+        assert (answered.status_code, answered.json()["error"]["code"]) == (400, "invalid_header")
 
 
 @pytest.mark.parametrize(

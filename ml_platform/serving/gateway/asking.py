@@ -7,7 +7,7 @@ without it would be another than was asked for.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ml_platform.contracts.base import Column
 from ml_platform.contracts.explain import explain
@@ -16,10 +16,20 @@ from ml_platform.serving.gateway.failures import HttpError
 SAFE_INTEGER = (1 << 53) - 1
 """Beyond it, JSON's readers disagree on what a number is."""
 
+
+def _integral(value: Any) -> Any:
+    """1.0 is an integer in JSON, whatever Python says."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+INTEGRAL = BeforeValidator(_integral)
+"""Outermost: constraints that stand behind it would not be in the schema."""
+
 UserId = Annotated[str, Field(min_length=1, max_length=256)]
-Whole = Annotated[int, Field(ge=-SAFE_INTEGER, le=SAFE_INTEGER)]
+Whole = Annotated[int, Field(ge=-SAFE_INTEGER, le=SAFE_INTEGER), INTEGRAL]
 Real = Annotated[float, Field(ge=-SAFE_INTEGER, le=SAFE_INTEGER, allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=512)]
+Said = Annotated[str, Field(pattern=r"\S")]
 Metadata = Annotated[dict[Column, bool | Whole | Real | Text], Field(max_length=16)]
 
 IGNORED = (
@@ -63,20 +73,37 @@ class TextPart(_Read):
     """A piece of a message; only text is read."""
 
     type: Literal["text"]
-    text: str
+    text: Said
 
 
-class Message(_Read):
-    """What the user said, or was answered before."""
+class UserMessage(_Read):
+    """What the user said."""
 
-    role: Literal["user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1, max_length=64)]
+    role: Literal["user"]
+    content: Said | Annotated[list[TextPart], Field(min_length=1, max_length=64)]
     name: Annotated[str, Field(max_length=64)] | None = None
 
     @property
     def text(self) -> str:
         """The whole content as one text."""
         return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+
+
+class AssistantMessage(_Read):
+    """What was answered before, as it was answered."""
+
+    role: Literal["assistant"]
+    content: str | list[TextPart] | None = None
+    refusal: str | None = None
+    name: Annotated[str, Field(max_length=64)] | None = None
+
+
+Message = Annotated[UserMessage | AssistantMessage, Field(discriminator="role")]
+
+
+ONE_OF_THE_USER: dict[str, Any] = {
+    "contains": {"type": "object", "properties": {"role": {"const": "user"}}, "required": ["role"]}
+}
 
 
 class StreamOptions(_Read):
@@ -93,25 +120,25 @@ class TextFormat(_Read):
 
 
 class ChatRequest(_Read):
-    """A chat completion: `model` is the product, the last message the question, `metadata` what it is about.
+    """A chat completion: `model` is the product, the user's last message the question, `metadata` what it is about.
 
-    Earlier messages are read and not shown to the model: a release is proven on single questions.
+    Other messages are read and not shown to the model: a release is proven on single questions.
     """
 
     model: Annotated[str, Field(min_length=1, max_length=64)]
-    messages: Annotated[list[Message], Field(min_length=1, max_length=128)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=128, json_schema_extra=ONE_OF_THE_USER)]
     metadata: Metadata | None = None
     user: UserId | None = None
     safety_identifier: UserId | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=1), INTEGRAL] | None = None
     response_format: TextFormat | None = None
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] | None = None
     top_p: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    seed: int | None = None
+    max_tokens: Annotated[int, Field(ge=1), INTEGRAL] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1), INTEGRAL] | None = None
+    seed: Annotated[int, INTEGRAL] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] | None = None
     store: bool | None = None
@@ -120,15 +147,19 @@ class ChatRequest(_Read):
 
     @model_validator(mode="after")
     def _asks_something(self) -> Self:
-        last = self.messages[-1]
-        if last.role != "user" or not last.text.strip():
-            raise ValueError("the last message must be the user's and say something: it is the question")
+        if all(message.role != "user" for message in self.messages):
+            raise ValueError("one of the messages must be the user's: the last of them is the question")
         return self
 
     @property
     def utterance(self) -> str:
         """The question."""
-        return self.messages[-1].text
+        return next(message.text for message in reversed(self.messages) if isinstance(message, UserMessage))
+
+    @property
+    def user_id(self) -> str | None:
+        """The sticky id, by the name that OpenAI has for it now or had before."""
+        return self.user or self.safety_identifier
 
     @property
     def wants_usage(self) -> bool:
@@ -165,7 +196,7 @@ def _explained(error: ValidationError) -> HttpError:
             return HttpError(400, "unsupported_parameter", message, key)
         if key == "n":
             return HttpError(400, "unsupported_parameter", "'n' must be 1: a question gets one answer.", "n")
-        if key == "messages" and problem["loc"][-1] == "role":
+        if key == "messages" and problem["type"] == "union_tag_invalid":
             message = "messages may have the roles user and assistant: the rules of the prompt are the release's."
             return HttpError(400, "unsupported_role", message, ".".join(str(part) for part in problem["loc"]))
     return unreadable(ChatRequest, error)

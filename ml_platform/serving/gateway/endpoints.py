@@ -201,12 +201,8 @@ class Endpoints:
 
 
 def _user_id(exchange: Exchange, request: ChatRequest) -> str | None:
-    """The sticky id: the body's `user` or `safety_identifier`, or the header."""
-    named = {request.user, request.safety_identifier, exchange.header(b"x-user-id")} - {None}
-    if len(named) > 1:
-        message = "user, safety_identifier and the header x-user-id name different users. Send one of them."
-        raise HttpError(400, "invalid_request", message, "user")
-    user_id = named.pop() if named else None
+    """The sticky id: the body's, or the header's where it has none."""
+    user_id = request.user_id or exchange.header(b"x-user-id")
     if user_id is not None and not 1 <= len(user_id) <= 256:
         raise HttpError(400, "invalid_header", "the header x-user-id must have 1 to 256 characters.", "x-user-id")
     return user_id

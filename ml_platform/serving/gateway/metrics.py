@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ml_platform.serving.gateway.replying import features_incomplete
+
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
@@ -96,7 +98,7 @@ class GatewayMetrics:
             self._errors(*arm, error.kind).inc()
         for said in record.verdicts:
             self._verdicts(*arm[:2], said.stage.value, said.guardrail, said.verdict.value).inc()
-        if record.features is not None and None in record.features.values.values():
+        if features_incomplete(reply):
             self._incomplete(*arm[:2]).inc()
 
     def said(self, product: str, kind: str | None) -> None:

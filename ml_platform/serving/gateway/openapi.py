@@ -31,12 +31,13 @@ ERRORS = {
 ALWAYS = (405, 431, 500, 503)
 PRINTABLE = {"type": "string", "pattern": "^[!-~]{1,128}$"}
 """What a header may hold that is a name."""
+HEADER_KEY = {"type": "string", "pattern": "^[!-~]{1,120}$"}
 
 CHAT = (
-    "`model` is the product, the last message the question, `metadata` what it is about, `user` the id by which users "
-    "stay with one release. Earlier messages are not shown to the model; system and developer messages are refused, "
-    "for the release's prompt has its rules. An answer leaves whole and recorded: with `stream` it comes as chunks. "
-    f"Read and ignored, for the release decides how its model speaks: {', '.join(IGNORED)}. "
+    "`model` is the product, the user's last message the question, `metadata` what it is about, `user` the id by which "
+    "users stay with one release. Other messages are not shown to the model. System and developer messages are "
+    "refused: the release's prompt has its rules. An answer leaves whole and recorded; with `stream` it comes in "
+    f"chunks. Read and ignored, for the release decides how its model speaks: {', '.join(IGNORED)}. "
     f"Refused: `n` above 1, other response formats than text, {', '.join(REFUSED)}."
 )
 
@@ -62,10 +63,20 @@ def openapi_document() -> dict[str, Any]:
         "paths": _paths(),
         "security": [{"key": []}],
         "components": {
-            "schemas": {**definitions["$defs"], **SCHEMAS},
+            "schemas": {**_closed(definitions["$defs"]), **SCHEMAS},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key, `mlp_…`."}},
         },
     }
+
+
+def _closed(schema: Any) -> Any:
+    """The schema with what pydantic leaves unsaid: keys that fit no pattern are refused."""
+    if isinstance(schema, list):
+        return [_closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: _closed(value) for key, value in schema.items()}
+    return {"additionalProperties": False, **made} if "patternProperties" in made else made
 
 
 def _paths() -> dict[str, Any]:
@@ -83,6 +94,7 @@ def _paths() -> dict[str, Any]:
             "get": _operation(
                 "Figures for Prometheus; without a key on loopback",
                 {"200": _response("The figures.", "text/plain", TEXT), **_errors(401, 403, 429)},
+                security=[{}, {"key": []}],
             )
         },
         "/openapi.json": {"get": _open("This document", {"200": _response("It.", JSON, {"type": "object"})})},
@@ -90,7 +102,7 @@ def _paths() -> dict[str, Any]:
 
 
 def _chat() -> dict[str, Any]:
-    answer = _response("The answer.", JSON, ref("Completion"), "x-release-id", "x-status")
+    answer = _response("The answer.", JSON, ref("Completion"), "x-release-id", "x-status", "x-features")
     answer["content"]["text/event-stream"] = {"schema": TEXT}
     parameters = [
         _header("x-user-id", "The sticky id, where the body has none.", {**PRINTABLE, "maxLength": 256}),
@@ -109,7 +121,7 @@ def _said(summary: str, name: str) -> dict[str, Any]:
         summary,
         {"200": _ok("Receipt"), **_errors(400, 401, 403, 408, 413, 415, 429)},
         description="One or many; each is durable before the response, and the same as before when it is sent again.",
-        parameters=[_header("idempotency-key", "The key of a single one.", PRINTABLE)],
+        parameters=[_header("idempotency-key", "The key of what has none in the body.", HEADER_KEY)],
         requestBody=_body({"oneOf": [ref(name), many]}),
     )
 

@@ -9,6 +9,8 @@ from ml_platform.serving.gateway.exchange import JSON, Exchange, Header
 from ml_platform.serving.question import Reply, ReplyStatus
 
 EVENTS: tuple[Header, ...] = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store"))
+INCOMPLETE: Header = (b"x-features", b"incomplete")
+UNKNOWN = "features_unknown"
 DONE = b"data: [DONE]\n\n"
 _WORDS = re.compile(r"\s*\S+\s*$|\s*\S+|\s+")
 
@@ -79,8 +81,8 @@ def _more(reply: Reply) -> dict[str, Any]:
 
 
 def features_incomplete(reply: Reply) -> bool:
-    """Whether a feature was missing or too old when the answer was made."""
-    return reply.record.features is not None and None in reply.record.features.values.values()
+    """Whether the answer was made without some of its features: missing, too old, or the store was down."""
+    return any(error.kind == UNKNOWN for error in reply.record.errors)
 
 
 def _finish_reason(reply: Reply) -> str:
@@ -89,4 +91,5 @@ def _finish_reason(reply: Reply) -> str:
 
 def _headers(reply: Reply) -> list[Header]:
     release = reply.record.release_id or "none"
-    return [(b"x-release-id", release.encode()), (b"x-status", reply.status.value.encode())]
+    headers = [(b"x-release-id", release.encode()), (b"x-status", reply.status.value.encode())]
+    return [*headers, INCOMPLETE] if features_incomplete(reply) else headers

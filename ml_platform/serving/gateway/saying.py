@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ml_platform.contracts.base import Column, Name
+from ml_platform.contracts.canonical import digest
 from ml_platform.contracts.provenance import Feedback, FeedbackKind, Outcome, ResponseId
 from ml_platform.errors import ContractError
 from ml_platform.serving.gateway.asking import Real, Text, Whole, unreadable
@@ -17,15 +18,25 @@ from ml_platform.serving.guardrails.personal_data import redact
 
 MOST = 500
 
-KEY = re.compile(r"[\x21-\x7e]{1,128}")
-Key = Annotated[str, Field(pattern=rf"^{KEY.pattern}$")]
+HEADER_KEY = re.compile(r"[\x21-\x7e]{1,120}")
+Key = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
 """Printable: what every database takes as a name."""
+
+
+ABOUT_SOMETHING: list[Any] = [
+    {"required": ["response_id"], "properties": {"response_id": {"type": "string"}}},
+    {"required": ["entity"], "properties": {"entity": {"minProperties": 1}}},
+]
+CORRECTION_SAYS_WHAT: dict[str, Any] = {
+    "if": {"properties": {"kind": {"const": FeedbackKind.CORRECTION.value}}},
+    "then": {"required": ["text"], "properties": {"text": {"type": "string", "minLength": 1}}},
+}
 
 
 class _Sent(BaseModel):
     """What clients send; strictly read, with times as text of ISO 8601."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, json_schema_extra={"anyOf": ABOUT_SOMETHING})
 
     idempotency_key: Key | None = None
     product: Name | None = None
@@ -35,6 +46,8 @@ class _Sent(BaseModel):
 
 class SentFeedback(_Sent):
     """Feedback as it is sent; `product` may be left out with a key for one product."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": ABOUT_SOMETHING, **CORRECTION_SAYS_WHAT})
 
     kind: FeedbackKind
     text: Annotated[str, Field(max_length=8_000)] | None = None
@@ -66,8 +79,9 @@ def read_said(
 ) -> list[Feedback | Outcome]:
     """What a body says, one object or a list of them.
 
-    `header` is the idempotency key of a single one, `product_of` says for which product a key may speak, given the
-    one that is named. Raises HttpError 400 for what cannot be read, and what `product_of` raises.
+    `header` is the idempotency key of what has none of its own, in a list with its place behind it; without either,
+    the name of what was said is its digest. `product_of` says for which product a key may speak, given the one that
+    is named. Raises HttpError 400 for what cannot be read, and what `product_of` raises.
     """
     now = datetime.now(UTC)
     many = body.lstrip(b" \t\r\n")[:1] == b"["
@@ -75,32 +89,24 @@ def read_said(
         sent = _many(model).validate_json(body) if many else [model.model_validate_json(body)]
     except ValidationError as error:
         raise unreadable(model, error) from None
-    if header is not None and (many or not KEY.fullmatch(header)):
-        raise HttpError(
-            400,
-            "invalid_header",
-            "the header idempotency-key is for a single object, in 1 to 128 printable characters; "
-            "in a list each has its own 'idempotency_key'.",
-            "idempotency-key",
-        )
+    if header is not None and not HEADER_KEY.fullmatch(header):
+        message = "the header idempotency-key must have 1 to 120 printable characters and no space."
+        raise HttpError(400, "invalid_header", message, "idempotency-key")
     try:
-        return [one.said(_key_of(one, header, place), product_of(one.product), now) for place, one in enumerate(sent)]
+        return [
+            one.said(_key_of(one, header, place if many else None), product_of(one.product), now)
+            for place, one in enumerate(sent)
+        ]
     except ContractError as error:
         raise HttpError(400, "invalid_request", str(error)) from None
 
 
-def _key_of(one: _Sent, header: str | None, place: int) -> str:
-    if header is not None and one.idempotency_key not in (None, header):
-        message = "the header idempotency-key and the body's idempotency_key differ. Send one of them."
-        raise HttpError(400, "invalid_request", message, "idempotency_key")
-    key = header or one.idempotency_key
-    if key is None:
-        message = (
-            f"item {place} has no 'idempotency_key': the name by which we know it when it is sent again. "
-            "Add it, or the header idempotency-key."
-        )
-        raise HttpError(400, "invalid_request", message, "idempotency_key")
-    return key
+def _key_of(one: _Sent, header: str | None, place: int | None) -> str:
+    if one.idempotency_key is not None:
+        return one.idempotency_key
+    if header is not None:
+        return header if place is None else f"{header}.{place}"
+    return "sha256:" + digest(one.model_dump(mode="json"))
 
 
 def _kept(

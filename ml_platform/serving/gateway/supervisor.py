@@ -10,11 +10,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from ml_platform.contracts.home import Home
-from ml_platform.errors import OperationError
+from ml_platform.errors import BusyError, OperationError
 from ml_platform.serving.gateway.rates import new_table_file
 from ml_platform.serving.gateway.server import bind
 from ml_platform.serving.gateway.settings import GatewaySettings
@@ -25,6 +26,7 @@ MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 READY = b"ready\n"
 SHORTEST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
+ORPHANS_S = 3.0
 PATIENCE_S = 5.0
 """How much longer than its drain a worker may take before it is killed."""
 
@@ -36,10 +38,22 @@ def run_gateway(home: Home, settings: GatewaySettings, listening: Callable[[str]
     """
     home.work.mkdir(parents=True, exist_ok=True)
     with (
-        bind(settings.host, settings.port) as sock,
+        _bind_soon(settings) as sock,
         tempfile.TemporaryDirectory(prefix="gateway-metrics-", dir=home.work) as figures,
     ):
         asyncio.run(_Supervisor(home, settings, sock, Path(figures), listening).run())
+
+
+def _bind_soon(settings: GatewaySettings) -> socket.socket:
+    """The address, which the workers of a gateway that was killed let go of in a moment."""
+    end = time.monotonic() + ORPHANS_S
+    while True:
+        try:
+            return bind(settings.host, settings.port)
+        except BusyError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
 
 
 class _Supervisor:

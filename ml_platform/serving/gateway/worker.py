@@ -6,6 +6,7 @@ nothing more, finishes what it has begun, seals its log and ends.
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -26,7 +27,7 @@ from ml_platform.serving.gateway.wiring import Worker, keep_measuring, put_toget
 logger = logging.getLogger(__name__)
 
 REFUSED = 1
-FIRST_LOOK_SECONDS = 60.0
+FIRST_LOOK_SECONDS = 30.0
 """Longer than releases take to load; a worker that cannot load them answers too, and says that it is not ready."""
 
 
@@ -48,7 +49,6 @@ def main() -> int:
 def end(code: int) -> None:
     """Ends the process at once: all that matters is on the disk, and taking large libraries apart takes seconds."""
     logging.shutdown()
-    sys.stdout.flush()
     os._exit(code)
 
 
@@ -58,15 +58,27 @@ async def work(home: Home, settings: GatewaySettings, sock: socket.socket, table
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
+    stdin = sys.stdin.fileno()
+
+    def orphaned() -> None:
+        loop.remove_reader(stdin)
+        ended.set()
+
     # Nothing more comes from the parent; when it dies, the system ends the pipe.
-    loop.add_reader(sys.stdin.fileno(), ended.set)
+    loop.add_reader(stdin, orphaned)
     async with put_together(home, settings, table) as worker:
         await _first_look(worker, ended)
+        if ended.is_set():
+            return
+        # What is there now stays, so that collecting garbage need not walk through all of it again and again.
+        gc.collect()
+        gc.freeze()
         beside = [asyncio.create_task(worker.follower.follow()), asyncio.create_task(keep_measuring(worker))]
         try:
             server = GatewayServer(worker.app, settings)
             serving = asyncio.create_task(server.serve_until(ended, sock))
-            print("ready", flush=True)
+            with contextlib.suppress(BrokenPipeError):  # the parent is gone: `ended` says so, too
+                print("ready", flush=True)
             await serving
         finally:
             for task in beside:
