@@ -122,7 +122,7 @@ def running_gateway(
         expected=lambda: (),
         page=lambda: metrics_page(registry, many_processes=False),
         document=openapi_bytes(),
-        replied=lambda _, reply: metrics.answered(reply),
+        replied=metrics.answered,
     )
     app = Gateway(Endpoints(backstage).routes(), metrics, in_flight=told.in_flight)
     with _in_a_thread(app, told, sock) as port:

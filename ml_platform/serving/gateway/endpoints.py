@@ -61,7 +61,7 @@ class Backstage:
     expected: Callable[[], Container[str]]
     page: Callable[[], bytes]
     document: bytes
-    replied: Callable[[Question, Reply], None]
+    replied: Callable[[Reply], None]
 
 
 class Endpoints:
@@ -98,7 +98,7 @@ class Endpoints:
             raise NotServingError(f"no release of '{request.model}' is loaded here yet. Try again in a few seconds.")
         async with exchange.hang_up_cancels():
             reply = await self._back.answerer.answer(question)
-        self._back.replied(question, reply)
+        self._back.replied(reply)
         await send_reply(exchange, reply, stream=bool(request.stream), wants_usage=request.wants_usage)
 
     async def models(self, exchange: Exchange) -> None:

@@ -6,7 +6,7 @@ import os
 import secrets
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ from ml_platform.serving.gateway.openapi import openapi_bytes
 from ml_platform.serving.gateway.rates import Rate, RateTable
 from ml_platform.serving.gateway.settings import GatewaySettings
 from ml_platform.serving.loaded import ReleaseLoader
+from ml_platform.serving.question import Reply
 
 logger = logging.getLogger(__name__)
 
@@ -110,10 +111,21 @@ async def put_together(home: Home, settings: GatewaySettings, table: RateTable) 
             expected=follower.productions,
             page=lambda: _page(registry, metrics, home, store),
             document=openapi_bytes(),
-            replied=lambda *_: None,
+            replied=_replied(settings, stack),
         )
         app = Gateway(Endpoints(backstage).routes(), metrics, in_flight=settings.in_flight)
         yield Worker(app, follower, answerer, deployments, recorder, metrics)
+
+
+def _replied(settings: GatewaySettings, stack: AsyncExitStack) -> Callable[[Reply], None]:
+    """What is done with each answer besides: traces, where somebody collects them."""
+    if settings.traces_url is None:
+        return lambda _: None
+    from ml_platform.serving.gateway.spans import Spans
+
+    spans = Spans(settings.traces_url)
+    stack.push_async_callback(asyncio.to_thread, spans.close)
+    return spans.replied
 
 
 def readiness_of(follower: Follower, deployments: Deployments) -> Readiness:
