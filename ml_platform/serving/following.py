@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,11 @@ from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.release import Release
 from ml_platform.errors import MlPlatformError
 from ml_platform.lineage.artifacts import ArtifactStore
-from ml_platform.lineage.bell import Bell, rings
+from ml_platform.lineage.bell import rings
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.standing import Trust
-from ml_platform.serving.deployment import AdmittedRelease, Deployment, Deployments
+from ml_platform.serving.deployment import Deployment, Deployments
+from ml_platform.serving.ear import Ear
 from ml_platform.serving.loading import Load, Loading
 from ml_platform.serving.problems import Problems, backoff_seconds
 from ml_platform.serving.reading import LedgerReader
@@ -33,8 +35,6 @@ from ml_platform.serving.wanted import Wanted, decide_table
 if TYPE_CHECKING:
     from ml_platform.serving.engine_client import EngineClient
 
-__all__ = ["AdmittedRelease", "Deployment", "Deployments", "Follower", "Refusal"]
-
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
@@ -43,7 +43,7 @@ LISTENING_POLL_SECONDS = 1.0
 
 ENGINE_SECONDS = 1.0
 LEDGER_SECONDS = 30.0
-BELL_SECONDS = 5.0
+PATIENCE_SECONDS = 1.0
 
 
 class Follower:
@@ -72,7 +72,7 @@ class Follower:
         self._ledger, self._trust, self._deployments = ledger, trust, deployments
         self._reader = LedgerReader(ledger)
         self._clock, self._monotonic = clock, monotonic
-        self._threads = CallThreads("follower", threads=4)
+        self._threads = CallThreads("follower", threads=8)
         self._stores = CallThreads("staging", threads=4)
         self._staging = Staging(store, staging)
         self._loading = Loading(self._staging, engine, load, self._stores, self._loaded_more, monotonic)
@@ -80,9 +80,10 @@ class Follower:
         self._wake = asyncio.Event()
         self._wanted: dict[str, Wanted] = {}
         self._seen: dict[str, tuple[str, Trust]] = {}
+        self._reading: dict[str, asyncio.Task[None]] = {}
         self._retries: dict[str, tuple[int, float]] = {}
-        self.listening = False
         self._problems = Problems(monotonic)
+        self._ear = Ear(ledger.url, self._threads, self._problems, self._wake)
         self.looked_at: float | None = None
 
     @property
@@ -96,27 +97,33 @@ class Follower:
         return self._problems.present | failed
 
     @property
+    def listening(self) -> bool:
+        """Whether the ledger's bell is heard; it is looked at less often then."""
+        return self._ear.listening
+
+    @property
     def problem(self) -> str | None:
         """All problems in a sentence or more, None without any."""
         return " ".join(self.problems.values()) or None
 
     def productions(self) -> dict[str, str]:
         """The release that each product's ledger names as production, for those that have one."""
-        slots = {product: wanted.state.slots.get(SlotName.PRODUCTION) for product, wanted in self._wanted.items()}
-        return {product: release for product, release in slots.items() if release is not None}
+        slots = {product: wanted.state.slots for product, wanted in self._wanted.items()}
+        return {product: held[SlotName.PRODUCTION] for product, held in slots.items() if SlotName.PRODUCTION in held}
 
     async def follow(self) -> None:
         """Follows until it is cancelled."""
         tasks = [asyncio.create_task(self._keep_looking_after_engine(), name="look after the engine")]
         if rings(self._ledger.url):
-            tasks.append(asyncio.create_task(self._hear_the_bell(), name="hear the ledger's bell"))
+            tasks.append(asyncio.create_task(self._ear.listen(), name="listen to the ledger's bell"))
         try:
             while True:
                 await self._survive(self.look())
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LISTENING_POLL_SECONDS if self.listening else POLL_SECONDS):
+                    async with asyncio.timeout(LISTENING_POLL_SECONDS if self._ear.listening else POLL_SECONDS):
                         await self._wake.wait()
         finally:
+            tasks.extend(self._reading.values())
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -137,21 +144,35 @@ class Follower:
             return
         self._problems.succeeded("the ledger")
         self.looked_at = self._monotonic()
-        await asyncio.gather(*(self._look_at(product, (head, trust)) for product, head in heads.items()))
+        for product, head in heads.items():
+            if self._due(product, (head, trust)):
+                task = asyncio.create_task(self._survive(self._read(product, trust)), name=f"read {product}")
+                self._reading[product] = task
+                task.add_done_callback(partial(self._has_read, product))
+        if self._reading:
+            # A product with a long chain is read on while the others are looked at again.
+            await asyncio.wait([*self._reading.values()], timeout=PATIENCE_SECONDS)
         self._go_on()
 
     async def settled(self) -> None:
         """Waits until everything that is admitted is loaded or has failed, and has been swapped in."""
+        while self._reading:
+            await asyncio.wait([*self._reading.values()])
         await self._loading.idle()
         await asyncio.sleep(0)
         await self._refusals.idle()
 
-    async def _look_at(self, product: str, seen: tuple[str, Trust]) -> None:
-        """Reads a product anew where its chain grew, the keys changed, or a refusal is due to be looked at again."""
-        known, (_, trust), now = self._wanted.get(product), seen, self._clock()
-        due = known is None or self._seen[product] != seen or self._again(known)
-        if not due or self._problems.waits(product):
-            return
+    def _due(self, product: str, seen: tuple[str, Trust]) -> bool:
+        """Whether the chain grew, the keys changed, or a refusal is due to be looked at again."""
+        if product in self._reading or self._problems.waits(product):
+            return False
+        return self._seen.get(product) != seen or self._again(self._wanted[product])
+
+    def _has_read(self, product: str, _: "asyncio.Task[None]") -> None:
+        del self._reading[product]
+
+    async def _read(self, product: str, trust: Trust) -> None:
+        now = self._clock()
         try:
             wanted = await self._threads.call(
                 lambda: self._reader.read(product, trust, now), timeout_seconds=LEDGER_SECONDS
@@ -220,26 +241,6 @@ class Follower:
 
     def _sweep(self) -> None:
         self._staging.sweep([one.admitted.release.model.candidate_sha256 for one in [*self._loading.loaded.values()]])
-
-    async def _hear_the_bell(self) -> None:
-        """Looks as soon as somebody appended; without the bell, polls."""
-        while True:
-            try:
-                bell = await self._threads.call(lambda: Bell(self._ledger.url), timeout_seconds=LEDGER_SECONDS)
-                self.listening = True
-                self._problems.succeeded("the bell")
-                await self._listen(bell)
-            except (MlPlatformError, TimeoutError) as error:
-                self.listening = False
-                await asyncio.sleep(self._problems.failed("the bell", error))
-
-    async def _listen(self, bell: Bell) -> None:
-        try:
-            while True:
-                if await self._threads.call(lambda: bell.wait(BELL_SECONDS), timeout_seconds=LEDGER_SECONDS):
-                    self._wake.set()
-        finally:
-            bell.close()
 
     async def _survive(self, round_: Awaitable[None]) -> None:
         """One round, whose own mistakes end in the log: a gateway that stopped to follow would serve what is gone."""

@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Callable
 
+from ml_platform.errors import IntegrityError
+
 log = logging.getLogger(__name__)
 
 
@@ -26,7 +28,8 @@ class Problems:
     def failed(self, what: str, error: Exception) -> float:
         """It did not work; returns the seconds to wait before the next try."""
         tries = self._tries.get(what, (0, 0.0))[0] + 1
-        wait = backoff_seconds(tries)
+        # What is damaged stays so until somebody repairs it, and a whole chain is read again at every try.
+        wait = backoff_seconds(tries, refused=isinstance(error, IntegrityError))
         self._tries[what] = tries, self._monotonic() + wait
         reason = str(error) or f"{what} did not answer in time."
         if self.present.get(what) != reason:

@@ -1,15 +1,18 @@
 """Following: what the ledger names serves as soon as it is loaded, and what cannot be admitted changes nothing."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from ml_platform.contracts.home import Home
+from ml_platform.lineage.ledger import Ledger, Reading
 from ml_platform.serving.loading import UNLOAD_AFTER_SECONDS
-from tests.samples.followed import Watched, World, watching
+from tests.samples.followed import Watched, World, until, watching
 from tests.samples.memory_engine import MemoryEngine
 from tests.samples.postgres import make_database, running_postgres
 
@@ -201,4 +204,33 @@ def test_followers_swap_by_themselves_until_they_are_cancelled(world: World) -> 
         with pytest.raises(asyncio.CancelledError):
             await task
 
+    asyncio.run(run())
+
+
+def test_a_product_that_is_slow_to_read_delays_no_rollback_of_another(local: World) -> None:
+    class Slow(Ledger):
+        @contextmanager
+        def read(self, product: str) -> Iterator[Reading]:
+            if product == "other":
+                assert going.wait(60.0)
+            with super().read(product) as view:
+                yield view
+
+    async def run() -> None:
+        other = World(local.home, local.url, key=local.key, now=local.now, product="other")
+        first, second, third = local.serve(1), local.serve(2), other.serve(3)
+        watched = Watched(local, ledger=Slow(local.url))
+        await watched.follower.look()
+        await until(lambda: watched.serves(second) and watched.table.last_good == first)
+        local.controller.roll_back(local.product, "no", local.now, "ops")
+        await watched.follower.look()
+        assert watched.serves(first)
+        assert watched.deployments.products() == (local.product,)
+        going.set()
+        await watched.look()
+        found = watched.deployments.of("other")
+        assert found
+        assert found.table.production == third
+
+    going = threading.Event()
     asyncio.run(run())
