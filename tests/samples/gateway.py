@@ -124,7 +124,7 @@ def running_gateway(
         document=openapi_bytes(),
         replied=metrics.answered,
     )
-    app = Gateway(Endpoints(backstage).routes(), metrics, in_flight=told.in_flight)
+    app = Gateway(Endpoints(backstage).routes(), metrics, most=told.in_flight)
     with _in_a_thread(app, told, sock) as port:
         yield Running(f"http://127.0.0.1:{port}", home, answerer, metrics, told, port)
     log.close()

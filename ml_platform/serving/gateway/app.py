@@ -19,21 +19,20 @@ Routes = Mapping[str, Mapping[str, Endpoint]]
 class Gateway:
     """Finds the endpoint of a request and answers whatever goes wrong there; nothing passes as a traceback.
 
-    At most `in_flight` requests are worked on at a time. `draining` is set when the worker is to end.
+    At most `most` requests are worked on at a time; `in_flight` is how many there are now.
     """
 
-    def __init__(self, routes: Routes, metrics: GatewayMetrics, *, in_flight: int) -> None:
+    def __init__(self, routes: Routes, metrics: GatewayMetrics, *, most: int) -> None:
         self._routes = routes
         self._metrics = metrics
-        self._most = in_flight
-        self._now = 0
+        self._most = most
+        self.in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification; only HTTP comes here."""
         exchange = Exchange(scope, receive, send)
         path, methods = self._find(scope["path"])
-        self._now += 1
-        self._metrics.in_flight(self._now)
+        self.in_flight += 1
         try:
             await self._serve(exchange, methods)
         except ClientGone:
@@ -47,8 +46,7 @@ class Gateway:
             logger.exception("a mistake of ours", extra={"response_id": exchange.response_id})
             await exchange.fail(unexpected())
         finally:
-            self._now -= 1
-            self._metrics.in_flight(self._now)
+            self.in_flight -= 1
             self._metrics.requested(path, exchange.status or 0)
 
     def _find(self, path: str) -> tuple[str, Mapping[str, Endpoint]]:
@@ -69,7 +67,7 @@ class Gateway:
             raise HttpError(
                 405, "method_not_allowed", f"use {allowed} at this path.", headers=(("allow", allowed),), closes=True
             )
-        if self._now > self._most:
+        if self.in_flight > self._most:
             raise HttpError(
                 503, "overloaded", "too many requests at once. Try again.", headers=(("retry-after", "1"),), closes=True
             )

@@ -130,11 +130,23 @@ class _Patient:
         self._transport = transport
         self._connection = connection
         self._closing = False
-        # Bound once: uvicorn writes twice a response.
-        self.write = transport.write
+        self._held: list[bytes] = []
+        self.write: Callable[[bytes], object] = transport.write
+
+    def hold(self) -> None:
+        """Holds back what is written, so that uvicorn's head and body leave in one piece."""
+        self.write = self._held.append
+
+    def let_go(self) -> None:
+        """Writes what was held back."""
+        self.write = self._transport.write
+        if self._held:
+            self._transport.write(b"".join(self._held))
+            self._held.clear()
 
     def close(self) -> None:
         """Closes, after a while if a body is still on its way."""
+        self.let_go()
         cycle = self._connection.cycle
         halfway = self._connection._in_head or (cycle is not None and cycle.more_body)
         if self._closing or self._transport.is_closing() or not halfway or not self._transport.can_write_eof():

@@ -47,6 +47,7 @@ class Connection(Protocol):
 
     when_gone: Callable[[], object] | None
     gone: bool
+    transport: Any
 
 
 class Exchange:
@@ -142,8 +143,15 @@ class Exchange:
         self.status = status
         length = str(len(body)).encode()
         everything = [(b"x-response-id", self.response_id.encode()), (b"content-length", length), *headers]
-        await self._send({"type": "http.response.start", "status": status, "headers": everything})
-        await self._send({"type": "http.response.body", "body": body})
+        connection: Connection | None = self.scope.get("connection")
+        if connection is not None:
+            connection.transport.hold()
+        try:
+            await self._send({"type": "http.response.start", "status": status, "headers": everything})
+            await self._send({"type": "http.response.body", "body": body})
+        finally:
+            if connection is not None:
+                connection.transport.let_go()
 
     async def respond_json(self, status: int, value: Any) -> None:
         """Sends a value as JSON."""

@@ -76,10 +76,6 @@ class GatewayMetrics:
         """One more request that came too often, of a key or a user."""
         self._limited(by).inc()
 
-    def in_flight(self, number: int) -> None:
-        """How many requests are worked on now."""
-        self._in_flight().set(number)
-
     def answered(self, reply: "Reply") -> None:
         """One more answer, a shadow's too."""
         record = reply.record
@@ -120,6 +116,7 @@ class GatewayMetrics:
         """What can be looked up at any time."""
         self._unrecorded.is_now(state.unrecorded)
         self._dropped.is_now(state.shadow_dropped)
+        self._in_flight().set(state.in_flight)
         self._engine().set(state.engine_up)
         if state.ledger_age_seconds is not None:
             self._ledger_age().set(state.ledger_age_seconds)
@@ -138,6 +135,7 @@ class WorkerState:
     how open; `published` product and when its newest features were found. Counts only grow.
     """
 
+    in_flight: int
     unrecorded: int
     shadow_dropped: int
     engine_up: bool

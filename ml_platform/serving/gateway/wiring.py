@@ -113,7 +113,7 @@ async def put_together(home: Home, settings: GatewaySettings, table: RateTable) 
             document=openapi_bytes(),
             replied=_replied(settings, stack),
         )
-        app = Gateway(Endpoints(backstage).routes(), metrics, in_flight=settings.in_flight)
+        app = Gateway(Endpoints(backstage).routes(), metrics, most=settings.in_flight)
         yield Worker(app, follower, answerer, deployments, recorder, metrics)
 
 
@@ -152,6 +152,7 @@ def _state(worker: Worker) -> WorkerState:
     phases = worker.answerer.breakers.phases()
     looked_at = worker.follower.looked_at
     return WorkerState(
+        in_flight=worker.app.in_flight,
         unrecorded=worker.recorder.unrecorded,
         shadow_dropped=worker.answerer.shadow.dropped,
         engine_up="the engine" not in worker.follower.problems,
