@@ -5,10 +5,11 @@
 
 `mlp engine` serves over HTTP as in production; its clients keep 1, 8 or 32 questions under way, all to one adapter, or
 in turns to three. Sequential is what a careful user writes: transformers' generate, the adapter merged, one
-question after the other. Each round measures every variant once, in turns, so that a busy machine is busy for all;
-tokens are those of the answers. A new adapter is loaded while the engine idles, and while 8 questions are under
-way; its first answer is part of the time. The adapter is one of the shape that flight_assistant trains,
-untrained, or the one that is named; the three differ in their bytes and not in what they cost.
+question after the other. Each round measures every variant once, in turns, so that a busy machine is busy for all.
+Tokens are those of the answers, core-seconds the CPU time of the process that generates them: with other work on the
+machine, the ratio of tokens per core-second is the one to believe. A new adapter is loaded while the engine idles, and
+while 8 questions are under way; its first token is part of the time. The adapter is one of the shape that
+flight_assistant trains, untrained, or the one that is named; the three differ in their bytes and not in what they cost.
 """
 
 import argparse
@@ -24,11 +25,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import psutil
 
 from ml_platform.contracts.example import Example
 from ml_platform.contracts.home import Home
@@ -46,6 +50,7 @@ TOKENS = 32
 """About what an answer of flight_assistant has."""
 
 WAIT_SECONDS = 600.0
+ADAPTERS = {"one": "one adapter", "three": "three adapters in turns"}
 
 
 def main() -> None:
@@ -56,8 +61,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         adapters = make_adapters(Path(scratch), options.adapter, 3 + options.rounds * 2)
-        with engine_process(Path(scratch), options.threads) as (url, token):
-            rounds = [measure(url, token, adapters, number, options) for number in range(options.rounds)]
+        with engine_process(Path(scratch), options.threads) as served:
+            rounds = [measure(served, adapters, number, options) for number in range(options.rounds)]
     report = {"machine": machine(), "rounds": rounds}
     print(as_markdown(rounds))
     if options.out:
@@ -70,6 +75,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--questions", type=int, default=6, help="of sequential generate and of one client at a time")
+    parser.add_argument("--concurrent", type=int, nargs="+", default=CONCURRENT, help="questions under way")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--adapter", type=Path, help="the folder of a trained adapter of flight_assistant's base model")
     parser.add_argument("--out", type=Path)
@@ -125,9 +131,23 @@ def untrained(folder: Path) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Served:
+    """The engine that is measured."""
+
+    url: str
+    token: str
+    process: psutil.Process
+
+    def core_seconds(self) -> float:
+        """The CPU time that it used so far."""
+        used = self.process.cpu_times()
+        return float(used.user + used.system)
+
+
 @contextmanager
-def engine_process(scratch: Path, threads: int | None) -> Iterator[tuple[str, str]]:
-    """`mlp engine` with 32 rows; its address and its secret."""
+def engine_process(scratch: Path, threads: int | None) -> Iterator["Served"]:
+    """`mlp engine` with 32 rows."""
     secret = scratch / "engine_token"
     command = [sys.executable, "-c", "from ml_platform.cli import main; main()", "engine", "--json", "--port", "0"]
     command += ["--base", load_product(PRODUCT).spec.training.base_model, "--batch", "32", "--context", "512"]
@@ -140,15 +160,15 @@ def engine_process(scratch: Path, threads: int | None) -> Iterator[tuple[str, st
                 lines.append(line)
                 if line.rstrip() == "}":
                     break
-            yield json.loads("".join(lines))["url"], engine_token(secret)
+            yield Served(json.loads("".join(lines))["url"], engine_token(secret), psutil.Process(process.pid))
         finally:
             process.terminate()
             process.wait(60.0)
 
 
-def measure(url: str, token: str, adapters: list[Path], number: int, options: argparse.Namespace) -> dict[str, Any]:
+def measure(served: Served, adapters: list[Path], number: int, options: argparse.Namespace) -> dict[str, Any]:
     """One round; every second one begins with the engine."""
-    engine = lambda: asyncio.run(ask_engine(url, token, adapters, number, options.questions))  # noqa: E731
+    engine = lambda: asyncio.run(ask_engine(served, adapters, number, options))  # noqa: E731
     plain = lambda: ask_transformers(adapters[0], options)  # noqa: E731
     first, second = (engine(), plain()) if number % 2 else (plain(), engine())
     found = {**first, **second, "load": os.getloadavg()[0]}
@@ -156,18 +176,18 @@ def measure(url: str, token: str, adapters: list[Path], number: int, options: ar
     return found
 
 
-def ask_transformers(adapter: Path, options: argparse.Namespace) -> dict[str, float]:
+def ask_transformers(adapter: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Sequential generate in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.engine", "--sequential", str(adapter)]
     threads = ["--threads", str(options.threads)] if options.threads else []
     told = subprocess.run(
         [*command, "--questions", str(options.questions), *threads], check=True, capture_output=True, text=True
     ).stdout
-    found: dict[str, float] = json.loads(told.splitlines()[-1])
+    found: dict[str, Any] = json.loads(told.splitlines()[-1])
     return found
 
 
-def sequential(adapter: Path, questions: int, threads: int | None) -> dict[str, float]:
+def sequential(adapter: Path, questions: int, threads: int | None) -> dict[str, Any]:
     """Tokens a second of transformers' own generate, one question after the other."""
     import torch
     from peft import PeftModel
@@ -185,31 +205,34 @@ def sequential(adapter: Path, questions: int, threads: int | None) -> dict[str, 
         model = AutoModelForCausalLM.from_pretrained(base.path)
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload().eval()
         prompts = [torch.tensor([encode_prompt(tokenizer, one)]) for one in conversations(questions + 1)]
-        tokens, started = 0, 0.0
+        tokens, started, used = 0, 0.0, 0.0
         with torch.inference_mode():
             for place, ids in enumerate(prompts):  # the first one warms up
-                started = started if place > 1 else time.perf_counter()
+                if place <= 1:
+                    started, used = time.perf_counter(), time.process_time()
                 whole = model.generate(
                     input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False
                 )
                 tokens += (whole.shape[1] - ids.shape[1]) if place else 0
-    return {"sequential": tokens / (time.perf_counter() - started)}
+    seconds, cores = time.perf_counter() - started, time.process_time() - used
+    return {"sequential": {"per_second": tokens / seconds, "per_core_second": tokens / cores}}
 
 
-async def ask_engine(url: str, token: str, adapters: list[Path], number: int, questions: int) -> dict[str, float]:
+async def ask_engine(
+    served: "Served", adapters: list[Path], number: int, options: argparse.Namespace
+) -> dict[str, Any]:
     """Tokens a second with each number of questions under way, and the seconds of new adapters."""
-    client = EngineClient(url, token=token)
+    client = EngineClient(served.url, token=served.token)
     try:
         names = [await load(client, adapter) for adapter in adapters[:3]]
-        found = {}
-        for many in CONCURRENT:
-            found[f"one_{many}"] = await speed(client, names[:1], many, questions)
-            print(f"{many} under way: {found[f'one_{many}']:.1f} tokens/s", flush=True)
-        for many in CONCURRENT[1:]:
-            found[f"three_{many}"] = await speed(client, names, many, questions)
+        found: dict[str, Any] = {}
+        for many in options.concurrent:
+            found[f"one_{many}"] = await speed(served, client, names[:1], many, options.questions)
+            if many > 1:
+                found[f"three_{many}"] = await speed(served, client, names, many, options.questions)
         fresh = adapters[3 + 2 * number : 5 + 2 * number]
         found["load_idle_s"] = await new_adapter(client, fresh[0])
-        busy = asyncio.ensure_future(speed(client, names, 8, questions))
+        busy = asyncio.ensure_future(speed(served, client, names, 8, options.questions))
         await asyncio.sleep(1.0)
         found["load_busy_s"] = await new_adapter(client, fresh[1])
         await busy
@@ -232,10 +255,12 @@ async def new_adapter(client: EngineClient, adapter: Path) -> float:
     return time.perf_counter() - started
 
 
-async def speed(client: EngineClient, models: Sequence[str], many: int, questions: int) -> float:
+async def speed(
+    served: "Served", client: EngineClient, models: Sequence[str], many: int, questions: int
+) -> dict[str, float]:
     """Tokens a second while so many questions are under way, each asked as soon as one before is answered."""
     asked = list(enumerate(conversations(max(questions, many))))
-    started = time.perf_counter()
+    used, started = served.core_seconds(), time.perf_counter()
 
     async def one_client() -> int:
         tokens = 0
@@ -244,7 +269,11 @@ async def speed(client: EngineClient, models: Sequence[str], many: int, question
             tokens += await ask(client, models[place % len(models)], conversation, TOKENS)
         return tokens
 
-    return sum(await asyncio.gather(*(one_client() for _ in range(many)))) / (time.perf_counter() - started)
+    tokens = sum(await asyncio.gather(*(one_client() for _ in range(many))))
+    seconds, cores = time.perf_counter() - started, served.core_seconds() - used
+    found = {"per_second": tokens / seconds, "per_core_second": tokens / cores}
+    print(f"  {many} under way, {len(models)} adapters: {found}", flush=True)
+    return found
 
 
 async def ask(client: EngineClient, model: str, conversation: list[dict[str, str]], tokens: int) -> int:
@@ -261,24 +290,23 @@ def machine() -> dict[str, Any]:
     return {"python": platform.python_version(), "torch": torch.__version__, "cores": os.cpu_count()}
 
 
-def as_markdown(rounds: list[dict[str, float]]) -> str:
+def as_markdown(rounds: list[dict[str, Any]]) -> str:
     """The table for docs/benchmarks.md."""
-    names = {
-        "sequential": "transformers' generate, merged, one after the other",
-        "one_1": "engine, 1 under way, one adapter",
-        "one_8": "engine, 8 under way, one adapter",
-        "three_8": "engine, 8 under way, three adapters in turns",
-        "one_32": "engine, 32 under way, one adapter",
-        "three_32": "engine, 32 under way, three adapters in turns",
-    }
-    lines = ["", "| variant | tokens/s (by round) | against sequential |", "| --- | ---: | ---: |"]
-    for name, words in names.items():
+    words = {"sequential": "transformers' generate, merged, one after the other"}
+    for name in rounds[0]:
+        kind, _, many = name.partition("_")
+        if kind in ADAPTERS:
+            words[name] = f"engine, {many} under way, {ADAPTERS[kind]}"
+    lines = ["", "| variant | tokens per core-second | by round | against sequential | tokens/s |"]
+    lines.append("| --- | ---: | --- | ---: | ---: |")
+    for name, said in words.items():
+        cores, seconds = ([one[name][unit] for one in rounds] for unit in ("per_core_second", "per_second"))
+        ratio = statistics.median(one[name]["per_core_second"] / one["sequential"]["per_core_second"] for one in rounds)
+        speed = f"{statistics.median(cores):.1f} | {told(cores)} | {ratio:.2f} | {statistics.median(seconds):.1f}"
+        lines.append(f"| {said} | {speed} |")
+    for name, said in {"load_idle_s": "while it idles", "load_busy_s": "while 8 questions are under way"}.items():
         found = [one[name] for one in rounds]
-        ratio = statistics.median(one[name] / one["sequential"] for one in rounds)
-        lines.append(f"| {words} | {statistics.median(found):.1f} ({told(found)}) | {ratio:.2f} |")
-    for name, words in {"load_idle_s": "while it idles", "load_busy_s": "while 8 questions are under way"}.items():
-        found = [one[name] for one in rounds]
-        lines.append(f"\nA new adapter's first token {words}: {statistics.median(found):.2f} s ({told(found)}).")
+        lines.append(f"\nA new adapter's first token {said}: {statistics.median(found):.2f} s ({told(found)}).")
     return "\n".join(lines)
 
 

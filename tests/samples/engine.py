@@ -19,7 +19,7 @@ from ml_platform.serving.engine.service import Engine, EngineLimits
 from tests.samples.tiny_lora import PROMPT, tiny_base, tiny_examples
 
 TOKEN = "a-token-of-tests"
-LIMITS = EngineLimits(rows=8, context=600, max_queue=64)
+LIMITS = EngineLimits(rows=8, context=600, max_queue=256)
 CONVERSATIONS = [messages(PROMPT, example, with_answer=False) for example in tiny_examples(12)]
 DECODING = Decoding(max_new_tokens=24, batch_size=8)
 
@@ -122,4 +122,9 @@ class Gate:
 
     def open(self) -> None:
         """Lets everything pass from now on."""
+        self._passing.set()
+
+    def instead(self, advance: Any) -> None:
+        """Lets everything pass, but has something else done."""
+        self._advance = advance
         self._passing.set()

@@ -83,6 +83,16 @@ def test_more_questions_than_rows_are_all_answered(running, world, expected):
     assert [one.text for one in found] == [expected[name][place].text for _, place in asks]
 
 
+def test_short_streams_lose_no_last_piece(running, world, expected):
+    name, short = world.adapters[0].name, Decoding(max_new_tokens=2, batch_size=8)
+    asks = [(name, place % len(CONVERSATIONS)) for place in range(150)]
+
+    whole = ask_all(running, world, asks, decoding=short)
+    streamed = ask_all(running, world, asks, decoding=short, stream=True)
+
+    assert [plain(one) for one in streamed] == [plain(one) for one in whole]
+
+
 def test_an_answer_that_ends_by_itself_is_finished_and_one_that_is_cut_is_not(world, expected):
     with running_engine(world.base) as running:
         cut = ask_all(running, world, [(world.base.name, 0)], decoding=Decoding(max_new_tokens=1, batch_size=1))[0]

@@ -241,7 +241,9 @@ def test_a_deadline_ends_what_was_begun_and_what_waits(world, narrow):
     running, gate = narrow
 
     async def work(client):
-        begun = [ask(client, world.base.name, 0.4, LONG) for _ in range(3)]
+        begun = [ask(client, world.base.name, 1.0, LONG)]
+        await until(lambda: running.engine.scheduler.load == (0, 1))
+        begun += [ask(client, world.base.name, 0.4, LONG) for _ in range(2)]
         failed = await asyncio.gather(*begun, return_exceptions=True)
         gate.open()
         await until(lambda: running.engine.scheduler.load == (0, 0))
@@ -319,6 +321,47 @@ def test_an_engine_whose_every_pass_fails_ends_so_that_it_is_started_anew(world,
         running.thread.join(20.0)
         assert not running.thread.is_alive()
         assert running.server.lost_model
+
+
+def test_a_stream_that_fails_in_the_middle_ends_with_an_error(world, narrow, monkeypatch):
+    running, gate = narrow
+
+    def broken(*_):
+        raise RuntimeError("out of memory")
+
+    async def work():
+        client = EngineClient(running.url, token=TOKEN, stream=True)
+        try:
+            begun = ask(client, world.base.name)
+            await until(lambda: running.engine.scheduler.load == (0, 1))
+            gate.instead(broken)
+            with pytest.raises(EngineError, match=r"broke off: .*the model failed"):
+                await begun
+        finally:
+            await client.close()
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_waits_when_the_engine_stops_is_sent_elsewhere(world, stream):
+    async def work():
+        client = EngineClient(running.url, token=TOKEN, stream=stream)
+        try:
+            begun = [ask(client, world.base.name) for _ in range(2)]
+            await until(lambda: running.engine.scheduler.load == (1, 1))
+            stopping = asyncio.ensure_future(running.engine.stop())
+            await asyncio.sleep(0.05)
+            gate.open()
+            await stopping
+            return await asyncio.gather(*begun, return_exceptions=True)
+        finally:
+            await client.close()
+
+    with running_engine(world.base, EngineLimits(rows=1, context=600, max_queue=2)) as running:
+        gate = Gate(running.engine)
+        failed = asyncio.run(work())
+    assert all(isinstance(error, EngineError) and "the engine is stopping" in str(error) for error in failed)
 
 
 def test_a_dead_thread_of_the_model_is_seen_by_the_probe_and_by_whoever_asks(world):

@@ -33,7 +33,8 @@ async def answer(engine: Engine, ask: Ask, seconds: float, receive: Receive, sen
     """Answers over ASGI and returns the job; raises ProtocolError before the first byte, ClientGoneError ever."""
     async with engine.generation(ask) as generation:
         about = Answered.now(f"chatcmpl-{secrets.token_hex(12)}", ask.model)
-        work = _stream(generation, about, ask, send) if ask.streams else _whole(generation, about, send)
+        sending = _Sending(send)
+        work = _stream(generation, about, ask, sending) if ask.streams else _whole(generation, about, sending)
         listening = asyncio.ensure_future(_until_gone(receive))
         working = asyncio.ensure_future(work)
         try:
@@ -43,20 +44,29 @@ async def answer(engine: Engine, ask: Ask, seconds: float, receive: Receive, sen
             elif listening.done():
                 raise ClientGoneError
             else:
-                await _too_late(generation, seconds, working, ask.streams, send)
+                working.cancel()
+                await _too_late(seconds, sending)
         finally:
             listening.cancel()
             working.cancel()
         return generation.job
 
 
-async def _too_late(
-    generation: Generation, seconds: float, working: "asyncio.Future[None]", streams: bool, send: Send
-) -> None:
+class _Sending:
+    """ASGI's send, which knows whether anything was sent."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self.begun = send, False
+
+    async def __call__(self, message: Message) -> None:
+        self.begun = True
+        await self._send(message)
+
+
+async def _too_late(seconds: float, send: _Sending) -> None:
     """A stream that has begun ends with an error event, anything else becomes a 504."""
-    working.cancel()
     error = ProtocolError(504, f"no answer within {seconds * 1000:.0f} ms.", "DeadlineError")
-    if not (streams and generation.job.tokens):
+    if not send.begun:
         raise error
     await send({"type": "http.response.body", "body": b"data: " + error.body() + b"\n\n", "more_body": False})
 
@@ -90,17 +100,17 @@ async def _whole(generation: Generation, about: Answered, send: Send) -> None:
 
 
 async def _stream(generation: Generation, about: Answered, ask: Ask, send: Send) -> None:
-    job, said, begun = generation.job, "", False
-    while job.outcome is None or not begun:
-        if job.outcome is None:
-            await generation.wait()
+    job, said, begun, ended = generation.job, "", False, False
+    while not ended:
+        await generation.wait()
+        ended = job.outcome is not None  # looked at before the text: what comes in between is for the next round
         if not begun:
-            if job.outcome:
+            if not job.tokens:
                 _require_answer(job)
             await _begin(about, send)
             begun = True
         text = generation.text
-        if job.outcome is None and (text.endswith(UNFINISHED) or not text.startswith(said)):
+        if not ended and (text.endswith(UNFINISHED) or not text.startswith(said)):
             continue
         if text[len(said) :]:
             await _piece(send, about.chunk({"content": text[len(said) :]}))
