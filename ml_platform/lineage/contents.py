@@ -1,5 +1,6 @@
 """Contents of releases: prompt, guardrails, policies, how it serves; kept whole under the digests that name them."""
 
+import json
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,13 +43,14 @@ def find_content(store: ArtifactStore, contract: type[AnyContent], content_sha25
     found = store.find(KINDS[contract], _recipe(content_sha256))
     if found is None:
         return None
-    kept = bytes_sha256(found.file(FILE).read_bytes())
-    if kept != content_sha256:
+    data = found.file(FILE).read_bytes()
+    if (kept := bytes_sha256(data)) != content_sha256:
         raise ArtifactCorruptError(
             f"{found.file(FILE)}: is {contract.__name__} {kept[:12]}, not {content_sha256[:12]}. "
             "Materialize registered_release again."
         )
-    return contract.read(found.file(FILE))
+    # The very bytes that were hashed: the file may be another one by now.
+    return contract.parse(json.loads(data), where=str(found.file(FILE)))
 
 
 def keep_content(store: ArtifactStore, content: Contract) -> None:
