@@ -21,12 +21,12 @@ from ml_platform.features.lookups import checked_lookups, write_lookups
 from ml_platform.features.publication import (
     CURRENT,
     Publication,
-    current_publication,
     finished_name,
     locked,
     new_folder,
     remove_old,
     shelf_of,
+    sound_publication,
 )
 from ml_platform.features.store import LOOKUPS_FILE, ONLINE_FILE, REGISTRY_FILE, open_store
 from ml_platform.features.tables import latest_known
@@ -56,8 +56,7 @@ def publish_online(
     definitions = None if features is None else definitions_sha256(product)
     shelf = shelf_of(home, product.name, definitions, product.serving.lookups)
     with locked(shelf):
-        current = current_publication(shelf)
-        if current and current.is_whole(shelf):
+        if current := sound_publication(shelf):
             if current.at > moment and not going_back:
                 return current
             if current.at == moment and _sources(current) == (_sha256(features), _sha256(snapshot)):

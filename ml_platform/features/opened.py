@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -44,6 +44,10 @@ class _View:
     feast_view: Any
     known: dict[Key, _Known] = field(default_factory=dict)
 
+    def is_fresh(self, known: _Known, moment: datetime) -> bool:
+        """Whether its values are there and not older than the ttl."""
+        return known.event is not None and (self.ttl is None or moment - known.event <= self.ttl)
+
 
 class OpenPublication:
     """What was published at one moment. Thread-safe; every read of it tells of the same moment.
@@ -55,7 +59,9 @@ class OpenPublication:
         self, publication: Publication, shelf: Path, features: FeatureSpec | None, lookups: Mapping[str, LookupSpec]
     ) -> None:
         self.publication = publication
-        self._folder, self._spec = shelf / publication.folder, features
+        self._folder = shelf / publication.folder
+        self._service = features.service if features else ""
+        self._reads: dict[Key, FeaturesRead] = {}
         self._lock = threading.Lock()
         self._views: list[_View] = []
         if wrong := publication.damaged_files(shelf):
@@ -81,29 +87,14 @@ class OpenPublication:
         Raises InvalidInputError for missing or mistyped entity columns and a `now` before the publication, which
         would see its future.
         """
-        if self._spec is None:
+        if not self._service:
             raise InvalidInputError(f"{self.publication.product} has no features to read. Read lookups only.")
         moment = self._moment(now)
-        values: dict[str, Scalar | None] = {}
-        event_at: dict[str, datetime | None] = {}
-        keys: dict[str, int | str] = {}
-        for view in self._views:
-            key = self._key(row, view.columns)
-            known = view.known.get(key) or self._fetch(view, key)
-            fresh = known.event is not None and (view.ttl is None or moment - known.event <= view.ttl)
-            values.update(known.values if fresh else view.nothing)
-            event_at.update(known.event_at)
-            keys.update((name, value) for (name, _), value in zip(view.columns, key, strict=True) if value is not None)
-        return FeaturesRead(
-            service=self._spec.service,
-            definitions_sha256=self.publication.definitions_sha256 or "",
-            features_sha256=self.publication.features_sha256,
-            published_at=self.publication.at,
-            read_at=moment,
-            keys=keys,
-            values=values,
-            event_at=event_at,
-        )
+        keys = tuple([self._key(row, view.columns) for view in self._views])
+        known = [view.known.get(key) or self._fetch(view, key) for view, key in zip(self._views, keys, strict=True)]
+        fresh = tuple([view.is_fresh(one, moment) for view, one in zip(self._views, known, strict=True)])
+        found = self._reads.get((keys, fresh)) or self._assembled(keys, known, fresh, moment)
+        return found if found.read_at == moment else found.model_copy(update={"read_at": moment})
 
     def look_up(self, lookup: str, row: Row) -> Row | None:
         """The published columns of the row whose key `row` names, None where there is none."""
@@ -136,6 +127,31 @@ class OpenPublication:
             return self._stat() == self._identity
         except OSError:
             return False
+
+    def _assembled(
+        self, keys: tuple[Key, ...], known: Sequence[_Known], fresh: tuple[bool, ...], moment: datetime
+    ) -> FeaturesRead:
+        """The reading of these keys while the same views are fresh; only its moment differs from time to time."""
+        values: dict[str, Scalar | None] = {}
+        event_at: dict[str, datetime | None] = {}
+        named: dict[str, int | str] = {}
+        for view, key, one, valid in zip(self._views, keys, known, fresh, strict=True):
+            values.update(one.values if valid else view.nothing)
+            event_at.update(one.event_at)
+            named.update({name: cell for (name, _), cell in zip(view.columns, key, strict=True) if cell is not None})
+        read = FeaturesRead(
+            service=self._service,
+            definitions_sha256=self.publication.definitions_sha256 or "",
+            features_sha256=self.publication.features_sha256,
+            published_at=self.publication.at,
+            read_at=moment,
+            keys=named,
+            values=values,
+            event_at=event_at,
+        )
+        self._reads[keys, fresh] = read
+        forget_oldest(self._reads)
+        return read
 
     def _moment(self, now: datetime | None) -> datetime:
         at = self.publication.at

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AwareDatetime
 
@@ -14,6 +15,7 @@ from ml_platform.contracts.canonical import digest, file_sha256
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.product import ColumnType
 from ml_platform.contracts.serving import LookupSpec
+from ml_platform.errors import ContractError, StorageError
 
 CURRENT = "current.json"
 KEPT_PUBLICATIONS = 3
@@ -28,6 +30,7 @@ class Publication(Contract):
     rows each lookup has, `files` the digests of what readers open.
     """
 
+    format: Literal[1] = 1
     product: Name
     definitions_sha256: Sha256 | None
     features_sha256: Sha256 | None
@@ -39,10 +42,6 @@ class Publication(Contract):
     lookup_rows: dict[Name, int]
     files: dict[str, Sha256]
     folder: str
-
-    def is_whole(self, shelf: Path) -> bool:
-        """Whether its files lie there as they were published."""
-        return not self.damaged_files(shelf)
 
     def damaged_files(self, shelf: Path) -> list[str]:
         """Those of its files that are missing or hold something else."""
@@ -69,9 +68,24 @@ def shelf_of(home: Home, product: str, definitions_sha256: str | None, lookups: 
 
 
 def current_publication(shelf: Path) -> Publication | None:
-    """What is online on a shelf, or None before the first publication. Raises ContractError for a damaged file."""
+    """What is online on a shelf, or None before the first publication.
+
+    Raises StorageError for a file that is damaged, or of another version of this code.
+    """
     path = shelf / CURRENT
-    return Publication.read(path) if path.is_file() else None
+    try:
+        return Publication.read(path) if path.is_file() else None
+    except (ContractError, OSError) as error:
+        raise StorageError(f"{path}: {error} Publish again: run the asset online_features, or `mlp run`.") from None
+
+
+def sound_publication(shelf: Path) -> Publication | None:
+    """What is online and sound; None where a publication must be made, whatever lies there."""
+    try:
+        found = current_publication(shelf)
+    except StorageError:
+        return None
+    return found if found is not None and not found.damaged_files(shelf) else None
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from ml_platform.contracts.home import Home
 from ml_platform.contracts.product import FeatureSpec
 from ml_platform.contracts.provenance import FeaturesRead
 from ml_platform.contracts.serving import LookupSpec
-from ml_platform.errors import ContractError, MlPlatformError, OperationError, StorageError
+from ml_platform.errors import MlPlatformError, OperationError, StorageError
 from ml_platform.features.lookups import Row
 from ml_platform.features.opened import OpenPublication
 from ml_platform.features.publication import CURRENT, current_publication, shelf_of
@@ -136,7 +136,7 @@ class OnlineReader:
             if publication is None:
                 raise OperationError(self._nothing())
             if self._features is not None and publication.features_sha256 is None:
-                raise ContractError(f"{self._shelf / CURRENT}: holds no features of {self._product}. Publish again.")
+                raise StorageError(f"{self._shelf / CURRENT}: holds no features of {self._product}. Publish again.")
             try:
                 return OpenPublication(publication, self._shelf, self._features, self._lookups)
             except StorageError:

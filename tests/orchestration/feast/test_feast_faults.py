@@ -132,11 +132,15 @@ def test_a_shelf_that_vanishes_whole_is_told(built: Any) -> None:
     eventually(lambda: value_of(reader), (2.0, 2.0))
 
 
-def test_a_damaged_current_file_is_named(built: Any) -> None:
+@pytest.mark.parametrize("data", [b'{"half": ', b"", b'{"format": 2}', b"\xff\xfe\x00"])
+def test_a_damaged_current_file_is_named_and_healed(built: Any, data: bytes) -> None:
     publish(built, minute(30))
-    (shelf(built) / CURRENT).write_bytes(b'{"half": ')
-    with pytest.raises(MlPlatformError, match=CURRENT):
-        value_of(reader_of(built))
+    (shelf(built) / CURRENT).write_bytes(data)
+    reader = reader_of(built)
+    with pytest.raises(StorageError, match=CURRENT):
+        value_of(reader)
+    publish(built, minute(30))
+    eventually(lambda: value_of(reader), (1.0, 1.0))
 
 
 def test_publications_that_come_faster_than_readers_look_leave_them_whole(built: Any) -> None:
