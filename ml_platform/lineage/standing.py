@@ -9,7 +9,7 @@ from ml_platform.lineage.key_values import TrustedKeys
 from ml_platform.lineage.pins import counting_pin, why_not_pinned
 from ml_platform.lineage.quarantine import quarantine_of
 from ml_platform.lineage.replay import Replay
-from ml_platform.lineage.verification import assess_served
+from ml_platform.lineage.verification import assess_evidence, assess_served
 
 PINNED = "policy_pinned"
 """The name under which a policy that is not the pinned one holds a release."""
@@ -48,5 +48,25 @@ def why_no_standing(
     before = [(event, envelope) for event, envelope in pins if event.sequence < let_in.sequence]
     if reason := why_not_pinned(release.product, policy.sha256, counting_pin(before, trust.operators)):
         return {PINNED: f"When it was let in: {reason}"}
-    found = assess_served(envelopes, trust.evidence, policy, release, let_in.recorded_at, now)
-    return dict(found.reasons)
+    return dict(assess_served(envelopes, trust.evidence, policy, release, let_in.recorded_at, now).reasons)
+
+
+def proven_anew(
+    replay: Replay,
+    envelopes: Iterable[bytes],
+    pins: Sequence[tuple[Event, bytes]],
+    trust: Trust,
+    release_id: str,
+    now: datetime,
+) -> bool:
+    """Whether a registered release is proven as it would have to be to open now, whatever counted before.
+
+    The way back for what serves, when a key that let it in was revoked: pin its policy and evaluate it again.
+    """
+    release = replay.releases[release_id]
+    policy = replay.policies[release.promotion_policy.content_sha256]
+    if quarantine_of(replay.falls.get(release_id, ()), policy.quarantine).holds(now):
+        return False
+    if why_not_pinned(release.product, policy.sha256, counting_pin(pins, trust.operators)):
+        return False
+    return assess_evidence(envelopes, trust.evidence, policy, release, now).eligible

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from ml_platform.contracts.events import Event
 from ml_platform.contracts.policy import SlotName
 from ml_platform.lineage.replay import Replay
-from ml_platform.lineage.standing import Trust, why_no_standing
+from ml_platform.lineage.standing import Trust, proven_anew, why_no_standing
 
 CLOCK_SKEW = timedelta(minutes=1)
 """How far the clocks of the controller and of a gateway may be apart."""
@@ -28,6 +28,7 @@ def assess_admission(
 ) -> dict[str, str]:
     """What speaks against a release serving in a slot, by name; empty when it may.
 
+    What is in production stands again, too, once it is proven anew; only there, where the alternative is no answer.
     `slot` is None for the release that production would be taken back to. `envelopes` are the release's, `pins` the
     product's, both as recorded, with signatures that nobody verified yet.
     """
@@ -40,7 +41,11 @@ def assess_admission(
     if let_in.recorded_at > now + CLOCK_SKEW:
         moment = f"{let_in.recorded_at:%Y-%m-%d %H:%M:%S} UTC"
         return {"let_in": f"It was let in at {moment}, which is still to come. Correct the clock of whoever moved it."}
-    return why_no_standing(replay, envelopes, pins, trust, release_id, let_in, now) | why_off_plan(replay, slot)
+    recorded = tuple(envelopes)
+    reasons = why_no_standing(replay, recorded, pins, trust, release_id, let_in, now)
+    if reasons and slot is SlotName.PRODUCTION and proven_anew(replay, recorded, pins, trust, release_id, now):
+        reasons = {}
+    return reasons | why_off_plan(replay, slot)
 
 
 def why_off_plan(replay: Replay, slot: SlotName | None) -> dict[str, str]:

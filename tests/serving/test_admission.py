@@ -13,7 +13,7 @@ from ml_platform.contracts.home import Home
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.standing import Trust
 from tests.samples.followed import Watched, World
-from tests.samples.releases import OPERATOR, trusting
+from tests.samples.releases import OPERATOR, inputs_of, make_results, trusting
 
 
 @pytest.fixture
@@ -53,6 +53,32 @@ def test_a_pin_by_an_operator_who_is_not_trusted_here_counts_for_nothing(world: 
         world.trust = Trust(world.trust.evidence, trusting(OPERATOR))
         assert await watched.look()
 
+    watch(world, steps)
+
+
+def test_after_a_key_was_revoked_production_stands_again_when_it_is_proven_anew(world: World) -> None:
+    """The way out of a stolen key: pin again, evaluate what serves again, and every gateway admits it again."""
+
+    async def steps(watched: Watched) -> None:
+        first = world.serve(1)
+        world.key, operator = SigningKey.generate(), SigningKey.generate()
+        world.trust = Trust(trusting(world.key), trusting(operator))
+        assert await watched.look() is None
+        controller, release = world.controller, world.release(1)
+        controller.pin_policy(world.product, world.policy, operator, "a key was stolen", world.now, "operator")
+        await watched.look_later()
+        assert watched.deployments.of(world.product) is None
+        world.now += timedelta(days=1)
+        results = make_results(world.policy)
+        controller.record_verdicts(release, results, inputs_of(release), world.key, world.now, "ci")
+        await watched.look_later()
+        assert watched.deployments.of(world.product) is None, "the old evidence of the stolen key is still damaged"
+        revoked = {one: key.model_copy(update={"revoked": True}) for one, key in stolen.items()}
+        world.trust = Trust({**revoked, **world.trust.evidence}, world.trust.operators)
+        await watched.look_later()
+        assert watched.serves(first)
+
+    stolen = world.trust.evidence
     watch(world, steps)
 
 

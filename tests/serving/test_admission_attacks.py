@@ -177,7 +177,9 @@ def test_a_move_from_the_future_lets_nothing_in(world: World) -> None:
 def test_a_move_that_is_dated_back_before_the_evidence_lets_nothing_in(world: World) -> None:
     def attack() -> None:
         release_id = world.prove(world.release(2))
-        forge(world, opening(release_id), at=world.now - timedelta(hours=2))
+        before = world.now - timedelta(hours=2)
+        world.now += timedelta(days=POLICY.evidence_valid_days + 1)
+        forge(world, opening(release_id), at=before)
 
     attacked(world, attack, "There is no evidence")
 
