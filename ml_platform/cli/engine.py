@@ -35,19 +35,20 @@ def engine(
     home = Home.from_environment()
     secret = (token_file or token_path(home)).resolve()
     token = engine_token(secret)
-    listener = bind(host, port)
-    model = ensure_base(base or _base_of_products(), home)
-    running = Engine(model, EngineLimits(batch, context, max_queue), threads)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    with bind(host, port) as listener:
+        model = ensure_base(base or _base_of_products(), home)
+        running = Engine(model, EngineLimits(batch, context, max_queue), threads)
+        address = f"[{host}]" if ":" in host else host
+        url = f"http://{address}:{listener.getsockname()[1]}"
+        serve(EngineApp(running, token), listener, lambda: _tell(url, model.reference, secret, as_json))
 
-    def tell() -> None:
-        if as_json:
-            print_json({"url": url, "base": model.reference, "token_file": str(secret)})
-        else:
-            print_pairs([("engine", url), ("base", model.reference), ("token", secret)])
-        sys.stdout.flush()
 
-    serve(EngineApp(running, token), listener, tell)
+def _tell(url: str, base: str, secret: Path, as_json: bool) -> None:
+    if as_json:
+        print_json({"url": url, "base": base, "token_file": str(secret)})
+    else:
+        print_pairs([("engine", url), ("base", base), ("token", secret)])
+    sys.stdout.flush()
 
 
 def _base_of_products() -> str:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from ml_platform.cli.app import run
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.report import Decoding
-from ml_platform.errors import DeadlineError, EngineError, EvidenceError
+from ml_platform.errors import BusyError, DeadlineError, EngineError, EvidenceError
 from ml_platform.serving.deadline import Deadline
+from ml_platform.serving.engine.server import bind
 from ml_platform.serving.engine.token import engine_token, token_path
 from ml_platform.serving.engine_client import EngineClient
 from tests.samples.engine import CONVERSATIONS, make_world
@@ -129,6 +131,23 @@ def test_a_secret_that_others_can_read_or_that_is_empty_is_refused(tmp_path):
     path.write_text("\n")
     with pytest.raises(EvidenceError, match="is empty"):
         engine_token(path)
+
+
+def test_a_port_that_is_taken_is_said_so():
+    with bind("127.0.0.1", 0) as taken, pytest.raises(BusyError, match=r"cannot be bound.*--port"):
+        bind("127.0.0.1", taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["--base", "nobody"], "neither a known name nor a folder"), (["--port", "0"], "Name it: --base")],
+)
+def test_an_engine_without_a_base_model_does_not_start(tmp_path, monkeypatch, capsys, options, told):
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("ml_platform.contracts.products.product_folders", dict)
+
+    assert run(["engine", "--port", "0", *options]) == 1
+    assert told in capsys.readouterr().err
 
 
 def test_the_openai_client_reads_whole_answers_streams_and_errors(world, process):
