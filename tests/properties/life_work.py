@@ -11,7 +11,10 @@ from ml_platform.contracts.evidence import GateResult, Verdict
 from ml_platform.contracts.policy import SlotName
 from ml_platform.errors import EpochConflictError, RefusedError
 from ml_platform.lineage.keys import SigningKey, TrustedKey
+from ml_platform.lineage.ledger import Ledger
+from ml_platform.lineage.standing import Trust
 from ml_platform.release.controller import Controller, Held, Move
+from ml_platform.serving.reading import LedgerReader
 from tests.properties.life_frame import OPERATORS, SIGNERS, LifeFrame
 from tests.properties.life_oracle import GATES, POLICIES, RELEASES
 from tests.samples.releases import PRODUCT, inputs_of, trusting
@@ -129,6 +132,7 @@ class WorkingLife(LifeFrame):
     @rule(number=EITHER, to=st.none() | NUMBERS, behind=BEHIND)
     def roll_back(self, number: int, to: int | None, behind: int) -> None:
         wanted = None if to is None else RELEASES[to].release_id
+        gateway = LedgerReader(Ledger(self.url)).read(PRODUCT, Trust(self.trusted, self.operators), self.now)
         may = {one.release_id for one in RELEASES if self.oracle.may_serve_again(one, self.now)}
         try:
             done = self.controllers[number].roll_back(
@@ -140,6 +144,9 @@ class WorkingLife(LifeFrame):
         if isinstance(done, Move):
             assert not behind
             assert done.release_id in may
+            last_good = gateway.places[None].release_id
+            assert None not in gateway.refused
+            assert to is not None or done.release_id == last_good, "a gateway keeps another release ready"
         self.note("roll back", moved)
 
     @rule(which=st.sampled_from([0, 0, 0, 1]), by=EITHER, number=EITHER)
