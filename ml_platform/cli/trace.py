@@ -10,6 +10,7 @@ from ml_platform.cli.output import AsJson, percent, print_json, print_pairs, pri
 if TYPE_CHECKING:
     from ml_platform.contracts.home import Home
     from ml_platform.contracts.provenance import ProvenanceRecord
+    from ml_platform.contracts.release import Release
     from ml_platform.lineage.provenance.store import Answered
 
 
@@ -69,8 +70,8 @@ def _find(home: "Home", response_id: str) -> "Answered":
     return found
 
 
-def _release(home: "Home", record: "ProvenanceRecord") -> tuple[dict[str, Any] | None, str]:
-    """The release's tuple from the ledger; None, and why, where there is none. An answer is shown without it too."""
+def _release(home: "Home", record: "ProvenanceRecord") -> "tuple[Release | None, str]":
+    """The release from the ledger; None, and why, where there is none. An answer is shown without it too."""
     from ml_platform.cli.dossier import open_ledger
     from ml_platform.errors import MlPlatformError
     from ml_platform.release.history import find_release
@@ -78,7 +79,7 @@ def _release(home: "Home", record: "ProvenanceRecord") -> tuple[dict[str, Any] |
     if record.release_id is None:
         return None, "no release answered"
     try:
-        return find_release(open_ledger(home), record.release_id).release.model_dump(mode="json"), ""
+        return find_release(open_ledger(home), record.release_id).release, ""
     except MlPlatformError as error:
         return None, str(error)
 
@@ -104,21 +105,29 @@ def _print_answer(record: "ProvenanceRecord") -> None:
     )
 
 
-def _print_release(release: dict[str, Any] | None, note: str, record: "ProvenanceRecord") -> None:
-    from ml_platform.cli.releases import flattened
-
-    parts = [("prompt", record.prompt), ("guardrails", record.guardrails)]
-    print_pairs(
-        [
-            *((name, part and f"{part.version} ({short(part.content_sha256)})") for name, part in parts),
-            ("adapter", record.adapter),
-            ("gateway's commit", record.code_commit),
+def _print_release(release: "Release | None", note: str, record: "ProvenanceRecord") -> None:
+    """The parts by version and digest; `mlp show` has all that is in them."""
+    rows: list[tuple[str, Any, str | None]] = []
+    if release is not None:
+        data, model, features, code = release.data, release.model, release.features, release.code
+        rows = [
+            ("data", f"as of {data.as_of}", data.snapshot_sha256),
+            ("features", getattr(features, "service", None), getattr(features, "definitions_sha256", None)),
+            ("base model", model.base_model, None),
+            ("adapter", model.family, model.adapter_sha256),
         ]
-    )
-    if release is None:
-        typer.echo(f"The release's parts are not here: {note}")
+        for name in ("prompt", "guardrails", "serving", "action_policy", "promotion_policy", "monitor_policy"):
+            part = getattr(release, name)
+            rows.append((name.replace("_", " "), part and part.version, part and part.content_sha256))
+        rows.append(("trained by", f"ml_platform {code.version} at {code.git_commit}", code.source_sha256))
     else:
-        print_table("What the release is made of", ("part", "value"), flattened(release))
+        for name, part in (("prompt", record.prompt), ("guardrails", record.guardrails)):
+            rows.append((name, getattr(part, "version", None), getattr(part, "content_sha256", None)))
+    rows.append(("asked as", record.adapter, None))
+    rows.append(("gateway", f"at {record.code_commit}", None))
+    print_table("What answered", ("part", "", "digest"), [(*row[:2], row[2] and short(row[2])) for row in rows])
+    if note:
+        typer.echo(f"The ledger here does not have its release: {note}")
 
 
 def _print_features(record: "ProvenanceRecord") -> None:
@@ -137,7 +146,8 @@ def _print_features(record: "ProvenanceRecord") -> None:
             for name, value in read.values.items()
         ]
         print_table("Features, as they were read", ("feature", "value", "true at (UTC)"), rows)
-    print_table("Facts that the model was shown", ("fact", "value"), record.facts.items())
+    if record.facts:
+        print_table("Facts that the model was shown", ("fact", "value"), record.facts.items())
 
 
 def _print_verdicts(record: "ProvenanceRecord") -> None:
@@ -145,7 +155,8 @@ def _print_verdicts(record: "ProvenanceRecord") -> None:
         (one.stage.value, one.guardrail, one.verdict.value, one.reason or None, f"{one.latency_ms:.2f}")
         for one in record.verdicts
     ]
-    print_table("Guardrails", ("stage", "guardrail", "verdict", "reason", "ms"), rows)
+    if rows:
+        print_table("Guardrails", ("stage", "guardrail", "verdict", "reason", "ms"), rows)
 
 
 def _print_costs(record: "ProvenanceRecord") -> None:

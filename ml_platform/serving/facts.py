@@ -124,6 +124,12 @@ class FactsSource:
             return self._complained(error)
         return ""
 
+    @property
+    def published_at(self) -> datetime | None:
+        """The moment that the features in memory tell of, None where none are."""
+        published = None if self._reader is None else self._reader.at_hand()
+        return None if published is None else published.publication.at
+
     def _at_hand(self, brought: Brought) -> "_Stored | None":
         """What is in memory for a request, None where a file has to be read."""
         row = dict(brought.row)

@@ -85,6 +85,7 @@ def test_a_stream_is_the_same_answer_in_words(client: openai.OpenAI) -> None:
     assert chunks[-2].choices[0].finish_reason == "stop"
     assert chunks[-1].usage.total_tokens > 0
     assert len({chunk.id for chunk in chunks}) == 1
+    assert chunks[0].ml_platform["status"] == chunks[-2].ml_platform["status"] == "answered"
     assert [chunk.usage for chunk in ask(client, stream=True)] == [None] * (len(words) + 2)
 
 

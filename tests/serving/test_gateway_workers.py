@@ -142,6 +142,26 @@ def test_the_figures_are_those_of_all_workers_and_outlive_one(world: World, engi
         until(lambda: answers(gateway) == len(load.answered), "the figures of the dead")
 
 
+def test_what_was_answered_is_shipped_beside_and_the_figures_say_what_waits(world: World, engine: str) -> None:
+    def waiting(gateway: GatewayProcess) -> float:
+        lines = httpx2.get(f"{gateway.url}/metrics", timeout=20).text.splitlines()
+        return next(float(line.split()[-1]) for line in lines if line.startswith("mlp_wal_pending_bytes"))
+
+    body = {"model": world.product, "messages": [{"role": "user", "content": "Is it?"}]}
+    with gateway_process(world, engine) as gateway:
+        answer = httpx2.post(f"{gateway.url}/v1/chat/completions", json=body, headers=gateway.headers, timeout=20)
+        assert answer.status_code == 200
+        assert waiting(gateway) > 0
+        command = [MLP, "ship", "--json"]
+        with subprocess.Popen(command, env=environment(world), stdout=subprocess.PIPE, text=True) as shipper:
+            store = ProvenanceStore(world.home.provenance_url)
+            until(lambda: store.find(answer.json()["id"]) is not None, "the record in the store")
+            store.close()
+            until(lambda: waiting(gateway) == 0.0, "nothing waits")
+            shipper.terminate()
+            assert shipper.wait(PATIENCE_S) == 0
+
+
 def test_a_gateway_that_never_had_an_engine_is_not_ready_and_says_so(world: World) -> None:
     with gateway_process(world, "http://127.0.0.1:1") as gateway:
         assert not ready(gateway)

@@ -34,14 +34,14 @@ def completion(reply: Reply) -> dict[str, Any]:
 
 def stream_bytes(reply: Reply, *, wants_usage: bool) -> bytes:
     """The answer as server-sent events, a word each; joined they are the same text."""
-    common = {**_common(reply, "chat.completion.chunk"), "ml_platform": _more(reply)}
+    common, more = _common(reply, "chat.completion.chunk"), {"ml_platform": _more(reply)}
     if wants_usage:
         common["usage"] = None
     # A chunk is encoded once; the others differ in their word alone.
     before, after = _event(common, {"content": "\0"}).split(rb'"\u0000"')
-    parts = [_event(common, {"role": "assistant", "content": ""})]
+    parts = [_event(common | more, {"role": "assistant", "content": ""})]
     parts += [before + orjson.dumps(word) + after for word in _WORDS.findall(reply.answer)]
-    parts.append(_event(common, {}, _finish_reason(reply)))
+    parts.append(_event(common | more, {}, _finish_reason(reply)))
     if wants_usage:
         parts.append(b"data: " + orjson.dumps({**common, "choices": [], "usage": _usage(reply)}) + b"\n\n")
     return b"".join([*parts, DONE])

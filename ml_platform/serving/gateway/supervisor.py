@@ -16,13 +16,13 @@ from pathlib import Path
 
 from ml_platform.contracts.home import Home
 from ml_platform.errors import BusyError, OperationError
+from ml_platform.serving.gateway.measuring import MULTIPROCESS
 from ml_platform.serving.gateway.rates import new_table_file
 from ml_platform.serving.gateway.server import bind
 from ml_platform.serving.gateway.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
 
-MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 READY = b"ready\n"
 SHORTEST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0

@@ -5,7 +5,6 @@ import logging
 import os
 import secrets
 import subprocess
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -20,13 +19,11 @@ from ml_platform.lineage.keys import locked_keys, trusted_keys, trusted_operator
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.object_store import artifact_store
 from ml_platform.lineage.provenance.recorder import Recorder
-from ml_platform.lineage.provenance.segments import segments_in
 from ml_platform.lineage.provenance.store import ProvenanceStore
 from ml_platform.lineage.provenance.trace import trace
 from ml_platform.lineage.provenance.wal import WriteAheadLog
 from ml_platform.lineage.standing import Trust
 from ml_platform.serving.answering import Answerer
-from ml_platform.serving.breaker import BreakerPhase
 from ml_platform.serving.deployment import Deployments
 from ml_platform.serving.engine.token import engine_token, token_path
 from ml_platform.serving.engine_client import EngineClient
@@ -35,7 +32,8 @@ from ml_platform.serving.gateway.access import Access
 from ml_platform.serving.gateway.app import Gateway
 from ml_platform.serving.gateway.doorway import Doorway
 from ml_platform.serving.gateway.endpoints import Backstage, Endpoints, Readiness
-from ml_platform.serving.gateway.metrics import GatewayMetrics, WorkerState, metrics_page
+from ml_platform.serving.gateway.measuring import figures_page
+from ml_platform.serving.gateway.metrics import GatewayMetrics
 from ml_platform.serving.gateway.openapi import openapi_bytes
 from ml_platform.serving.gateway.rates import Rate, RateTable
 from ml_platform.serving.gateway.settings import GatewaySettings
@@ -44,13 +42,10 @@ from ml_platform.serving.question import Reply
 
 logger = logging.getLogger(__name__)
 
-MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 COMMIT_VARIABLE = "ML_PLATFORM_CODE_COMMIT"
 ENGINE_TOKEN_VARIABLE = "ML_PLATFORM_ENGINE_TOKEN"  # noqa: S105 - a name, no secret
 JUDGE_KEY_VARIABLE = "ML_PLATFORM_JUDGE_KEY"
 SALT_FILE = "user_salt"
-STATE_SECONDS = 1.0
-OPEN = {BreakerPhase.CLOSED: 0.0, BreakerPhase.HALF_OPEN: 0.5, BreakerPhase.OPEN: 1.0}
 
 
 @dataclass(frozen=True)
@@ -109,7 +104,7 @@ async def put_together(home: Home, settings: GatewaySettings, table: RateTable) 
             find=lambda response_id: trace(response_id, store, home.provenance_log),
             readiness=lambda: readiness_of(follower, deployments),
             expected=follower.productions,
-            page=lambda: _page(registry, metrics, home, store),
+            page=lambda: figures_page(registry, metrics, home, store),
             document=openapi_bytes(),
             replied=_replied(settings, stack),
         )
@@ -138,51 +133,6 @@ def readiness_of(follower: Follower, deployments: Deployments) -> Readiness:
         products[name] = {"wants": wants, "serves": serves, "epoch": table and table.epoch}
         ready = ready and serves is not None
     return Readiness(ready=ready, products=products)
-
-
-async def keep_measuring(worker: Worker) -> None:
-    """Keeps the figures of the worker's state up to date until it is cancelled."""
-    while True:
-        worker.metrics.state(_state(worker))
-        await asyncio.sleep(STATE_SECONDS)
-
-
-def _state(worker: Worker) -> WorkerState:
-    tables = [found.table for name in worker.deployments.products() if (found := worker.deployments.of(name))]
-    phases = worker.answerer.breakers.phases()
-    looked_at = worker.follower.looked_at
-    return WorkerState(
-        in_flight=worker.app.in_flight,
-        unrecorded=worker.recorder.unrecorded,
-        shadow_dropped=worker.answerer.shadow.dropped,
-        engine_up="the engine" not in worker.follower.problems,
-        ledger_age_seconds=None if looked_at is None else time.monotonic() - looked_at,
-        tables=tuple((table.product, table.epoch, table.exposure) for table in tables),
-        breakers=tuple(
-            (table.product, one, OPEN[phases[one]]) for table in tables for one in table.releases if one in phases
-        ),
-    )
-
-
-def _page(registry: CollectorRegistry, metrics: GatewayMetrics, home: Home, store: ProvenanceStore) -> bytes:
-    """The page of figures, with what waits in the log as it is now."""
-    waiting = 0
-    for path in segments_in(home.provenance_log):
-        try:
-            waiting += max(0, path.stat().st_size - _shipped(store, path.name))
-        except FileNotFoundError:
-            continue
-    metrics.pending(waiting)
-    return metrics_page(registry, many_processes=MULTIPROCESS in os.environ)
-
-
-def _shipped(store: ProvenanceStore, segment: str) -> int:
-    from ml_platform.errors import MlPlatformError
-
-    try:
-        return store.shipped_until(segment)
-    except MlPlatformError:
-        return 0
 
 
 def user_salt(home: Home) -> bytes:

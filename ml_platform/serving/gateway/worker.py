@@ -19,10 +19,11 @@ import uvloop
 from ml_platform.contracts.home import Home
 from ml_platform.errors import MlPlatformError
 from ml_platform.serving.gateway.logs import log_as_json
+from ml_platform.serving.gateway.measuring import keep_measuring
 from ml_platform.serving.gateway.rates import RateTable
 from ml_platform.serving.gateway.server import GatewayServer
 from ml_platform.serving.gateway.settings import GatewaySettings
-from ml_platform.serving.gateway.wiring import Worker, keep_measuring, put_together
+from ml_platform.serving.gateway.wiring import Worker, put_together
 
 logger = logging.getLogger(__name__)
 
