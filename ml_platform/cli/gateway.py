@@ -29,6 +29,7 @@ def gateway(
     user_burst: Annotated[int, typer.Option(min=1, help="How many of them at once.")] = 40,
     body_kib: Annotated[int, typer.Option(min=1, max=16_384, help="The largest body.")] = 64,
     drain_seconds: Annotated[int, typer.Option(min=1, help="To finish what has begun after SIGTERM.")] = 10,
+    log_answers: Annotated[bool, typer.Option("--log-answers", help="A line in the log for each answer.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Serve the products: OpenAI's API before the admitted releases; SIGTERM finishes what has begun."""
@@ -47,6 +48,7 @@ def gateway(
         "user_burst": user_burst,
         "body_bytes": body_kib << 10,
         "drain_seconds": drain_seconds,
+        "log_answers": log_answers,
     }
     settings = GatewaySettings.parse(given, where="mlp gateway")
 

@@ -69,12 +69,13 @@ def environment(world: World) -> dict[str, str]:
 
 
 @contextmanager
-def gateway_process(world: World, engine_url: str, *options: str) -> Iterator[GatewayProcess]:
+def gateway_process(world: World, engine_url: str, *options: str, stderr: Any = None) -> Iterator[GatewayProcess]:
     """The gateway, once a worker answers; killed at the end of the block if it still runs."""
     token = ensure_local_key(world.home).read_text().strip()
     limits = ["--user-rate", "100000", "--user-burst", "100000"]
     command = [MLP, "gateway", "--port", "0", "--engine-url", engine_url, "--json", *limits, *options]
-    with subprocess.Popen(command, cwd=ROOT, env=environment(world), stdout=subprocess.PIPE, text=True) as process:
+    told = environment(world)
+    with subprocess.Popen(command, cwd=ROOT, env=told, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
         assert process.stdout is not None
         said = ""
         while not said.endswith("}\n"):

@@ -162,6 +162,31 @@ def test_who_hangs_up_while_he_is_answered_cancels_the_work(gateway: Running, he
     assert_still_answers(gateway)
 
 
+def test_what_takes_longer_than_the_drain_is_told_that_the_server_ends(tmp_path: Path, held: Held) -> None:
+    with running_gateway(tmp_path, held, drain_seconds=1) as gateway:
+        body = json.dumps(asked("hold")).encode()
+        sock = connect(gateway)
+        sock.sendall(head(gateway, len(body)) + body)
+        until(lambda: held.began == 1, "the answer was begun")
+    with sock:
+        assert_error(read_all(sock), 503, "shutting_down")
+
+
+def test_connections_have_a_limit(tmp_path: Path) -> None:
+    with running_gateway(tmp_path, connections=3) as gateway:
+        socks = [connect(gateway) for _ in range(3)]
+        for sock in socks:
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert sock.recv(100).startswith(b"HTTP/1.1 200")
+        with connect(gateway) as sock:
+            answer = read_all(sock)
+            assert_error(answer, 503, "overloaded")
+            assert answer[1]["retry-after"] == "1"
+        for sock in socks:
+            sock.close()
+        assert_still_answers(gateway)
+
+
 def test_too_many_at_once_are_sent_away_and_come_again(tmp_path: Path, held: Held) -> None:
     with running_gateway(tmp_path, held, in_flight=2) as gateway:
         body = json.dumps(asked("hold")).encode()

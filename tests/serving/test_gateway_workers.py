@@ -1,6 +1,7 @@
 """Workers that are ended, killed and orphaned under load: what was accepted is answered, what was answered is kept."""
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -160,6 +161,27 @@ def test_what_was_answered_is_shipped_beside_and_the_figures_say_what_waits(worl
             until(lambda: waiting(gateway) == 0.0, "nothing waits")
             shipper.terminate()
             assert shipper.wait(PATIENCE_S) == 0
+
+
+def test_log_lines_are_json_with_the_id_and_without_what_was_asked(world: World, engine: str, tmp_path: Path) -> None:
+    asked = "Is it mine? My number is +1 212 555 0100, a secret."
+    path = tmp_path / "stderr"
+    with path.open("w") as stderr, gateway_process(world, engine, "--log-answers", stderr=stderr) as gateway:
+        url = f"{gateway.url}/v1/chat/completions"
+        body = {"model": world.product, "messages": [{"role": "user", "content": asked}], "user": "a traveller"}
+        answer = httpx2.post(url, json=body, headers=gateway.headers, timeout=20)
+        assert answer.status_code == 200
+        for wrong in ({**body, "model": "other"}, {**body, "temperature": asked}):
+            assert httpx2.post(url, json=wrong, headers=gateway.headers, timeout=20).status_code in (400, 404)
+        assert httpx2.post(url, json=body, headers={"authorization": "Bearer mlp_a-secret"}).status_code == 401
+        gateway.end()
+        token = gateway.token
+    text = path.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    told = next(line for line in lines if line.get("response_id") == answer.json()["id"])
+    assert (told["level"], told["status"], told["product"]) == ("info", "answered", world.product)
+    for secret in ("secret", "212", "traveller", token):
+        assert secret not in text
 
 
 def test_a_gateway_that_never_had_an_engine_is_not_ready_and_says_so(world: World) -> None:

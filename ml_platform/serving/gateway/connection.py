@@ -8,7 +8,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ml_platform.serving.gateway.exchange import new_response_id
-from ml_platform.serving.gateway.failures import HttpError
+from ml_platform.serving.gateway.failures import RETRY_SOON, HttpError
 
 HEAD_BYTES = 32 << 10
 LINGER_S = 2.0
@@ -23,6 +23,7 @@ class GatewayConnection(HttpToolsProtocol):
     """
 
     head_seconds = 10.0
+    most_connections = 4_096
     when_gone: Callable[[], object] | None = None
     gone = False
 
@@ -35,6 +36,9 @@ class GatewayConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
         super().connection_made(_Patient(transport, self))  # type: ignore[arg-type]
+        if len(self.connections) > self.most_connections:
+            self._refuse(HttpError(503, "overloaded", "too many connections. Try again.", headers=RETRY_SOON))
+            return
         self._head_timer = self.loop.call_later(self.head_seconds, self._head_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -96,10 +100,15 @@ class GatewayConnection(HttpToolsProtocol):
     def _refuse(self, error: HttpError) -> None:
         response_id = new_response_id()
         body = orjson.dumps(error.body(response_id))
-        head = (
-            f"HTTP/1.1 {error.status} {error.code}\r\ncontent-type: application/json\r\nconnection: close\r\n"
-            f"x-response-id: {response_id}\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
+        lines = [
+            f"HTTP/1.1 {error.status} {error.code}",
+            "content-type: application/json",
+            "connection: close",
+            f"x-response-id: {response_id}",
+            f"content-length: {len(body)}",
+            *(f"{name}: {value}" for name, value in error.headers),
+        ]
+        head = "\r\n".join(lines) + "\r\n\r\n"
         self._stop_timer()
         self.transport.write(head.encode() + body)
         self.transport.close()

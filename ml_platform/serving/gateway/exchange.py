@@ -127,6 +127,8 @@ class Exchange:
         if connection is None or task is None:
             yield
             return
+        if connection.gone:
+            raise ClientGone
         connection.when_gone = task.cancel
         try:
             yield

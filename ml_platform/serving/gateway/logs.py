@@ -7,6 +7,10 @@ from datetime import UTC, datetime
 
 import orjson
 
+from ml_platform.serving.question import Reply
+
+logger = logging.getLogger(__name__)
+
 FIELDS = ("response_id", "product", "release_id", "status", "epoch")
 
 
@@ -26,6 +30,23 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def log_answer(reply: Reply) -> None:
+    """One line on an answer: which, of what, how it went; what was asked and said is in its record alone."""
+    record = reply.record
+    logger.info(
+        "%s in %.0f ms",
+        reply.status.value,
+        record.timings.total_ms,
+        extra={
+            "response_id": record.response_id,
+            "product": record.product,
+            "release_id": record.release_id,
+            "status": reply.status.value,
+            "epoch": record.epoch,
+        },
+    )
 
 
 def log_as_json(level: int = logging.INFO) -> None:

@@ -18,7 +18,8 @@ class GatewayServer(uvicorn.Server):
     """A server that somebody else ends: `should_exit` stops accepting, finishes what has begun, and returns."""
 
     def __init__(self, app: Any, settings: GatewaySettings) -> None:
-        limited = type("LimitedConnection", (GatewayConnection,), {"head_seconds": settings.head_seconds})
+        limits = {"head_seconds": settings.head_seconds, "most_connections": settings.connections}
+        limited = type("LimitedConnection", (GatewayConnection,), limits)
         super().__init__(
             uvicorn.Config(
                 app,

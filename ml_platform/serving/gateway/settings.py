@@ -13,7 +13,7 @@ class GatewaySettings(Contract):
     """The limits and neighbours of a gateway; no secret among them.
 
     `user_rate` and `user_burst` limit each user id of a product over all workers. `drain_seconds` is how long a
-    worker that was told to end finishes what it has begun.
+    worker that was told to end finishes what it has begun. `connections` and `in_flight` are of each worker.
     """
 
     host: str = "127.0.0.1"
@@ -28,9 +28,11 @@ class GatewaySettings(Contract):
     drain_seconds: Annotated[int, Field(ge=1)] = 10
     deadline_ms: Annotated[int, Field(ge=1)] = 10_000
     longest_deadline_ms: Annotated[int, Field(ge=1)] = 120_000
+    connections: Annotated[int, Field(ge=1)] = 4_096
     in_flight: Annotated[int, Field(ge=1)] = 512
     user_rate: Annotated[float, Field(gt=0.0, le=1e6)] = 20.0
     user_burst: Annotated[int, Field(ge=1)] = 40
+    log_answers: bool = False
 
     @property
     def on_loopback(self) -> bool:

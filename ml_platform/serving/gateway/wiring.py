@@ -32,6 +32,7 @@ from ml_platform.serving.gateway.access import Access
 from ml_platform.serving.gateway.app import Gateway
 from ml_platform.serving.gateway.doorway import Doorway
 from ml_platform.serving.gateway.endpoints import Backstage, Endpoints, Readiness
+from ml_platform.serving.gateway.logs import log_answer
 from ml_platform.serving.gateway.measuring import figures_page
 from ml_platform.serving.gateway.metrics import GatewayMetrics
 from ml_platform.serving.gateway.openapi import openapi_bytes
@@ -113,14 +114,20 @@ async def put_together(home: Home, settings: GatewaySettings, table: RateTable) 
 
 
 def _replied(settings: GatewaySettings, stack: AsyncExitStack) -> Callable[[Reply], None]:
-    """What is done with each answer besides: traces, where somebody collects them."""
-    if settings.traces_url is None:
-        return lambda _: None
-    from ml_platform.serving.gateway.spans import Spans
+    """What is done with each answer besides: a trace, where somebody collects them, and a line in the log if wanted."""
+    doings: list[Callable[[Reply], None]] = [log_answer] if settings.log_answers else []
+    if settings.traces_url is not None:
+        from ml_platform.serving.gateway.spans import Spans
 
-    spans = Spans(settings.traces_url)
-    stack.push_async_callback(asyncio.to_thread, spans.close)
-    return spans.replied
+        spans = Spans(settings.traces_url)
+        stack.push_async_callback(asyncio.to_thread, spans.close)
+        doings.append(spans.replied)
+
+    def replied(reply: Reply) -> None:
+        for do in doings:
+            do(reply)
+
+    return replied
 
 
 def readiness_of(follower: Follower, deployments: Deployments) -> Readiness:

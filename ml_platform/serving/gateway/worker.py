@@ -10,6 +10,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -28,6 +29,8 @@ from ml_platform.serving.gateway.wiring import Worker, put_together
 logger = logging.getLogger(__name__)
 
 REFUSED = 1
+OPEN_FILES = 65_536
+"""Each connection is one; many systems begin with 1,024."""
 FIRST_LOOK_SECONDS = 30.0
 """Longer than releases take to load; a worker that cannot load them answers too, and says that it is not ready."""
 
@@ -35,6 +38,8 @@ FIRST_LOOK_SECONDS = 30.0
 def main() -> int:
     """Works until it is told to end; 1 when it cannot begin, with the reason on stderr."""
     log_as_json()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, OPEN_FILES), most))
     told = json.loads(sys.stdin.readline())
     settings = GatewaySettings.parse(told["settings"], where="the settings of the gateway")
     sock, table = socket.socket(fileno=told["socket"]), RateTable(told["rates"])
