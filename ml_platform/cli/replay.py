@@ -1,9 +1,10 @@
 """`mlp replay`: real days of the past, played to the gateway as they happened."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,17 +15,18 @@ from ml_platform.cli.output import AsJson, console, print_json
 from ml_platform.errors import InvalidInputError, OperationError
 
 if TYPE_CHECKING:
+    from ml_platform.cli.replay_view import ReplayView
     from ml_platform.contracts.home import Home
     from ml_platform.contracts.products import Product
     from ml_platform.lineage.artifacts import Artifact, ArtifactStore
-    from ml_platform.serving.replay.playing import Player
+    from ml_platform.serving.replay.playing import Player, Publish
     from ml_platform.serving.replay.tally import Tally
     from ml_platform.serving.replay.travellers import GatewayClient
 
 DAY = ["%Y-%m-%d"]
 GATEWAY = "http://127.0.0.1:8080"
-SEEN_AFTER_SECONDS = 0.5
-"""Gateways look for a new publication every 0.2 s."""
+FOUND_WITHIN_SECONDS = 60.0
+"""Gateways look for a new publication each second; the first one that they open takes longer."""
 INTERRUPTED = 130
 
 
@@ -68,7 +70,7 @@ def replay(
         sizes = len(traffic.questions), len(traffic.outcomes)
         tally = Tally(product, past.first, *sizes, past.product.spec.evaluation.cost)
         pace = Pace(speed or None, at_once, timedelta(hours=every_hours))
-        player = Player(traffic, client, past.publish if publish else None, pace, tally, view.show)
+        player = Player(traffic, client, _publisher(past, client, view) if publish else None, pace, tally, view.show)
         interrupted = _run(player)
     _print_tally(tally, as_json=as_json)
     if interrupted:
@@ -93,16 +95,36 @@ class Past:
     online: "Sequence[tuple[Product, Artifact | None]]"
     _going_back: bool = True
 
-    async def publish(self, at: datetime) -> None:
-        """Puts online what was known at a moment; the first time even if what is online is newer."""
+    async def publish(self, at: datetime) -> bool:
+        """Puts online what was known at a moment, the first time even if what is online is newer; whether it is new."""
         from ml_platform.features.online import publish_online
+        from ml_platform.features.publication import CURRENT, shelf_of
 
+        began, new = time.time(), False
         for product, features in self.online:
             snapshot = self.snapshot if product.serving.lookups else None
             put = partial(publish_online, product, features, self.home, at, snapshot=snapshot)
-            await asyncio.to_thread(partial(put, going_back=self._going_back))
+            publication = await asyncio.to_thread(partial(put, going_back=self._going_back))
+            shelf = shelf_of(self.home, product.name, publication.definitions_sha256, product.serving.lookups)
+            new = new or (shelf / CURRENT).stat().st_mtime >= began
         self._going_back = False
-        await asyncio.sleep(SEEN_AFTER_SECONDS)
+        return new
+
+
+def _publisher(past: Past, client: "GatewayClient", view: "ReplayView") -> "Publish":
+    """Publishes, and waits until the gateway answers from it: what is asked next must not see another time."""
+
+    async def publish(at: datetime) -> None:
+        began = time.time()
+        if await past.publish(at) and not await client.finds_features(
+            past.product.name, began, seconds=FOUND_WITHIN_SECONDS
+        ):
+            view.say(
+                f"the gateway did not open the features of {at:%Y-%m-%d %H:%M} in {FOUND_WITHIN_SECONDS:.0f} s: some "
+                "answers may rest on others. Its log says why."
+            )
+
+    return publish
 
 
 def take_past(name: str, first: date, last: date, *, publish: bool) -> Past:
@@ -121,7 +143,7 @@ def take_past(name: str, first: date, last: date, *, publish: bool) -> Past:
     home, product = Home.from_environment(), find_product(name, find_checkout() / "products")
     store = artifact_store(home)
     snapshot = take_snapshot(product, last + timedelta(days=1), store)
-    begin, end = (datetime.combine(day, time(), UTC) for day in (first, last + timedelta(days=1)))
+    begin, end = (datetime.combine(day, datetime.min.time(), UTC) for day in (first, last + timedelta(days=1)))
     return Past(product, home, snapshot, begin, end, _online(product, home, snapshot, store) if publish else [])
 
 

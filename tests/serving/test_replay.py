@@ -269,3 +269,14 @@ def test_before_anything_is_played_the_gateway_must_serve_the_product(gateway: R
         asyncio.run(require(gateway.url, "mlp_nobodys", PRODUCT))
     with pytest.raises(OperationError, match="no gateway answers"):
         asyncio.run(require("http://127.0.0.1:9", gateway.token(), PRODUCT))
+
+
+def test_it_is_known_when_the_gateway_has_opened_what_was_published(gateway: Running) -> None:
+    async def found(since: float) -> bool:
+        async with GatewayClient(gateway.url, gateway.token()) as client:
+            return await client.finds_features(PRODUCT, since, seconds=0.3)
+
+    assert not asyncio.run(found(0.0)), "nothing was ever published"
+    gateway.metrics._published(PRODUCT).set(1_000.0)
+    assert asyncio.run(found(999.0))
+    assert not asyncio.run(found(1_001.0)), "what is open is older than what was published"

@@ -1,6 +1,7 @@
 """The gateway as travellers use it: questions over HTTP, outcomes afterwards, as any client would send them."""
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from ml_platform.errors import OperationError
 from ml_platform.serving.replay.traffic import Asked, Happened
 
 OUTCOMES_AT_ONCE = 200
+FEATURES_FOUND = "mlp_features_published_seconds"
+LOOKS_A_SECOND = 4
 UNREACHABLE = "unreachable"
 TIMES_TO_SEND = 5
 SECONDS_BETWEEN = 1.0
@@ -82,6 +85,26 @@ class GatewayClient:
                 f"the gateway at {self.url} serves {', '.join(map(str, served)) or 'nothing'}, not {product}. "
                 f"Bring a release there: mlp run {product} --as-of DAY, then look at mlp status."
             )
+
+    async def finds_features(self, product: str, since: float, *, seconds: float) -> bool:
+        """Whether within that time all its workers open features of the product that came after `since`.
+
+        `since` is in seconds since 1970, by the gateway's clock. False too where its figures are not shown to this key.
+        """
+        import aiohttp
+
+        line = re.compile(rf'^{FEATURES_FOUND}\{{product="{re.escape(product)}"\}} (\S+)$', re.MULTILINE)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                async with self._session.get(f"{self.url}/metrics") as response:
+                    found = line.search(await response.text())
+            except (aiohttp.ClientError, TimeoutError):
+                found = None
+            if found is not None and float(found[1]) >= since:
+                return True
+            await asyncio.sleep(1 / LOOKS_A_SECOND)
+        return False
 
     async def ask(self, product: str, asked: Asked) -> Answer:
         """What became of a question; never raises for what the gateway or the network does."""
