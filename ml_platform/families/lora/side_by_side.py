@@ -81,20 +81,22 @@ class SideBySide:
         self._parts: dict[Ranks, _Part | None] = {}
         self._device = model.device
         for name, module in model.named_modules():
-            if isinstance(module, torch.nn.Linear):
-                module.register_forward_hook(partial(self._add, name))
+            if isinstance(module, torch.nn.Linear):  # not by a hook, which costs each call 15 us more
+                module.forward = partial(self._forward, name, module)  # type: ignore[method-assign]
 
     def choose(self, stack: AdapterStack, rows: Sequence[AdapterWeights | None]) -> None:
         """The adapters of the rows of the next pass; one row stands for all tokens of a pack."""
         self._stack, self._parts = stack, stack.parts(rows, self._device)
 
-    def _add(self, name: str, _module: Any, inputs: tuple[Any, ...], output: Any) -> Any:
+    def _forward(self, name: str, linear: Any, x: Any) -> Any:
+        from torch.nn.functional import linear as multiplied
+
+        output = multiplied(x, linear.weight, linear.bias)
         layer = self._stack.layers.get(name)
         part = None if layer is None else self._parts[layer.ranks]
         if layer is None or part is None:
-            return None
-        (x,) = inputs
-        low = x.reshape(-1, x.shape[-1]) @ layer.down[part.first : part.last].t()
+            return output
+        low = multiplied(x.reshape(-1, x.shape[-1]), layer.down[part.first : part.last])
         if part.mask is not None:
             low *= part.mask
         output.view(-1, output.shape[-1]).addmm_(low, layer.up[part.first : part.last])
