@@ -132,7 +132,6 @@ def take_past(name: str, first: date, last: date, *, publish: bool) -> Past:
 
     Raises InvalidInputError for days in the wrong order, AsOfOutsideDataError for days that the sources do not cover.
     """
-    from ml_platform.cli.environment import find_checkout
     from ml_platform.contracts.home import Home
     from ml_platform.contracts.products import find_product
     from ml_platform.lineage.object_store import artifact_store
@@ -140,7 +139,7 @@ def take_past(name: str, first: date, last: date, *, publish: bool) -> Past:
 
     if last < first:
         raise InvalidInputError(f"--to {last} is before --from {first}. Swap them.")
-    home, product = Home.from_environment(), find_product(name, find_checkout() / "products")
+    home, product = Home.from_environment(), find_product(name)
     store = artifact_store(home)
     snapshot = take_snapshot(product, last + timedelta(days=1), store)
     begin, end = (datetime.combine(day, datetime.min.time(), UTC) for day in (first, last + timedelta(days=1)))

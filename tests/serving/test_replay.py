@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from benchmarks.tiny_product import FIRST_DAY, ROWS_A_DAY, write_tiny_product
+from benchmarks.tiny_product import FIRST_DAY, ROWS_A_DAY
 from ml_platform.contracts.product import CostSpec
 from ml_platform.contracts.products import load_product
 from ml_platform.errors import ContractError, EngineError, InvalidInputError, OperationError, SourceDataError
@@ -24,33 +23,17 @@ from ml_platform.serving.replay.travellers import GatewayClient
 from ml_platform.snapshots.extract import take_snapshot
 from tests.samples.gateway import Running, running_gateway
 from tests.samples.provenance import PRODUCT
+from tests.samples.replayed import HOOK, write_replayed_product
 
 DAY = datetime(2013, 4, 1, tzinfo=UTC)
 COST = CostSpec(input_usd_per_million=1.0, output_usd_per_million=1.0)
 AT_ONCE = Pace(speed=None, at_once=4, step=timedelta(hours=6))
 
-HOOK = """
-from datetime import timedelta
-from ml_platform.serving.replay.traffic import Asked, Happened
-
-def traffic(context):
-    for row in context.table("parcels").to_dict("records"):
-        name, at = row["parcel_id"], row["asked_at"].to_pydatetime()
-        yield Asked(at, name, context.user(name), f"Where is {name}?", {"parcel_id": name})
-        yield Happened(at + timedelta(hours=30), f"{name}/came", {"parcel_id": name}, {"state": row["state"]})
-"""
-
 
 @pytest.fixture(scope="module")
 def parcels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifact]:
     """A product with a replay hook, and a snapshot of all its days."""
-    folder = write_tiny_product(tmp_path_factory.mktemp("products"))
-    plain = yaml.safe_load((folder / "product.yaml").read_text(encoding="utf-8"))
-    plain["files"]["serving"] = "serving.yaml"
-    (folder / "product.yaml").write_text(yaml.safe_dump(plain), encoding="utf-8")
-    serving = {"version": "1.0.0", "entity": ["parcel_id"], "replay": "replay.py:traffic"}
-    (folder / "serving.yaml").write_text(yaml.safe_dump(serving), encoding="utf-8")
-    (folder / "replay.py").write_text(HOOK, encoding="utf-8")
+    folder = write_replayed_product(tmp_path_factory.mktemp("products"))
     store = LocalArtifactStore(tmp_path_factory.mktemp("artifacts"))
     return folder, take_snapshot(load_product(folder), date(2024, 1, 30), store)
 
