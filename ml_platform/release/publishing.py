@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ml_platform.contracts.evidence import CheckResult
 from ml_platform.contracts.home import Home
@@ -43,19 +44,18 @@ def publish_releases(
     nothing goes back in time: what is online stays. A release whose definitions this code cannot compute keeps what it
     has. Releases with the same definitions share one publication, told under the first.
     """
-    released = list(releases)
-    check = CheckResult.model_validate(check_expectations(product, snapshot, store, report).facts["check"])
-    if not check.passed:
-        held = f"held: schema_valid: {check.problems[0]}"
-        return tuple(WentOnline(release.release_id, None, held) for release in released[:1])
-    found, shelves = [], set()
-    for number, release in enumerate(released):
-        report(Progress("online", number / len(released), f"release {release.release_id[:12]}"))
+    shelves: dict[Path, tuple[Product, Release]] = {}
+    for release in releases:
         judged = as_released(product, release, store)
-        shelf = shelf_of(home, product.name, _definitions(release), judged.serving.lookups)
-        if shelf not in shelves:
-            shelves.add(shelf)
-            found.append(_publish(judged, release, snapshot, store, home))
+        shelves.setdefault(
+            shelf_of(home, product.name, _definitions(release), judged.serving.lookups), (judged, release)
+        )
+    if held := _held(product, [judged for judged, _ in shelves.values()], snapshot, store, report):
+        return tuple(WentOnline(release.release_id, None, held) for _, release in shelves.values())
+    found = []
+    for number, (judged, release) in enumerate(shelves.values()):
+        report(Progress("online", number / len(shelves), f"release {release.release_id[:12]}"))
+        found.append(_publish(judged, release, snapshot, store, home))
     report(Progress("online", 1.0, found[0].sentence if found else "no release"))
     return tuple(found)
 
@@ -70,6 +70,16 @@ def as_released(product: Product, release: Release, store: ArtifactStore) -> Pro
         features = product.features if release.features else None
         return replace(product, features=features, serving=ServingSpec(version="1.0.0"))
     return replace(product, features=kept.features, serving=kept.spec)
+
+
+def _held(
+    product: Product, judged: Iterable[Product], snapshot: Artifact, store: ArtifactStore, report: Reporter
+) -> str:
+    """Why nothing of the snapshot may go online, in words; empty where it may, or where nothing would."""
+    if not any(has_online(one) for one in judged):
+        return ""
+    check = CheckResult.model_validate(check_expectations(product, snapshot, store, report).facts["check"])
+    return "" if check.passed else f"held: schema_valid: {check.problems[0]}"
 
 
 def _publish(product: Product, release: Release, snapshot: Artifact, store: ArtifactStore, home: Home) -> WentOnline:
