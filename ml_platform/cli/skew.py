@@ -1,5 +1,6 @@
 """`mlp skew`: what serving logged, replayed against what training would have seen."""
 
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +24,7 @@ def skew(
     last: Annotated[
         datetime | None, typer.Option("--to", formats=DAY, help="The last day, included; default today.")
     ] = None,
-    release: Annotated[str | None, typer.Option(help="Only answers of this release, by its whole id.")] = None,
+    release: Annotated[str | None, typer.Option(help="Only answers of this release.")] = None,
     at_most: Annotated[float, typer.Option(min=0.0, max=1.0, help="The largest rate of a feature that passes.")] = 0.0,
     as_json: AsJson = False,
 ) -> None:
@@ -37,13 +38,17 @@ def skew(
     from ml_platform.features.skew import replay_features
     from ml_platform.lineage.object_store import artifact_store
     from ml_platform.lineage.provenance.store import ProvenanceStore
+    from ml_platform.release.history import find_release
     from ml_platform.release.skew_sources import sources_of
 
     home, found = Home.from_environment(), find_product(product)
     since, until = _span(first, last)
-    sources = sources_of(found, open_ledger(home).replay(found.name).releases, artifact_store(home))
-    records = ProvenanceStore(home.provenance_url).scan(found.name, since, until, release_id=release)
-    report = replay_features(found.name, records, sources, home)
+    ledger = open_ledger(home)
+    sources = sources_of(found, ledger.replay(found.name).releases, artifact_store(home))
+    release_id = find_release(ledger, release).release_id if release else None
+    with closing(ProvenanceStore(home.provenance_url)) as answers:
+        records = answers.scan(found.name, since, until, release_id=release_id)
+        report = replay_features(found.name, records, sources, home)
     if as_json:
         print_json(_json(report, since, until, at_most))
     else:
@@ -67,8 +72,8 @@ def _judge(report: "SkewReport", since: datetime, until: datetime, at_most: floa
         reasons = "; ".join(f"{count:,}: {reason}" for reason, count in report.not_compared.most_common())
         raise RefusedError(
             f"nothing of {report.product} could be compared: {report.records:,} answers from {since:%Y-%m-%d} to "
-            f"{until - timedelta(days=1):%Y-%m-%d}{f' ({reasons})' if reasons else ''}. Choose days with answers; "
-            "`mlp ship` brings answers from the log into the store."
+            f"{until - timedelta(days=1):%Y-%m-%d}{f' ({reasons})' if reasons else ''}. Choose days on which "
+            "people were answered, by the clock also where history was replayed; `mlp ship` brings them into the store."
         )
     wrong = {name: one for name, one in report.features.items() if one.rate > at_most}
     if wrong:

@@ -207,7 +207,7 @@ def test_mlp_skew_passes_honest_answers_and_fails_planted_ones(desk: Desk, capsy
     (example,) = told["features"]["value"]["examples"]
     assert (example["logged"], example["joined"]) == (3.0, 2.0)
     assert "1 of 6 features of flight_assistant differ" in captured.err
-    assert mlp(["skew", NAME, "--at-most", "0.5"]) == 0
+    assert mlp(["skew", NAME, "--at-most", "0.5", "--release", release.release_id[:8]]) == 0
     assert "logged 3.0" in capsys.readouterr().out
 
 
