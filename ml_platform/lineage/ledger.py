@@ -139,7 +139,12 @@ class Ledger:
         The replay in it belongs to the ledger: keep nothing of it that changes.
         """
         with self._reading() as connection:
-            yield Reading(connection, self._remember(self._caught_up(connection, product)))
+            replay = self._caught_up(connection, product)
+            try:
+                yield Reading(connection, replay)
+            finally:
+                # Not before: another thread that wrote would add to what this block is looking at.
+                self._remember(replay)
 
     def events(self, product: str | None = None) -> tuple[Event, ...]:
         """Events in the order in which they were recorded, of one product or of all; digests are checked."""
@@ -159,8 +164,8 @@ class Ledger:
 
     def state(self, product: str) -> DeploymentState:
         """The product's slots and releases now; reads only the events that came since the last time."""
-        with self._reading() as connection:
-            return self._remember(self._caught_up(connection, product)).state()
+        with self.read(product) as view:
+            return view.state
 
     def envelopes(self, product: str, release_id: str) -> tuple[bytes, ...]:
         """Every envelope recorded for a release, in the order of the chain."""
@@ -210,9 +215,10 @@ class Ledger:
         return catch_up(connection, known or Replay(product))
 
     def _remember(self, replay: Replay) -> Replay:
-        if replay.sequence:
-            self._seen[replay.product] = replay.sequence, replay.head_sha256
-        self._replays[replay.product] = replay
+        if replay.sequence >= self._seen.get(replay.product, (0, ""))[0]:
+            if replay.sequence:
+                self._seen[replay.product] = replay.sequence, replay.head_sha256
+            self._replays[replay.product] = replay
         return replay
 
     @contextmanager

@@ -35,7 +35,7 @@ def _restored(payload: dict[str, Any], _: str) -> str:
 
 def _refused(payload: dict[str, Any], release: str) -> str:
     place = f"in {payload['slot']}" if payload["slot"] else "as the one to fall back to"
-    return f"gateway {payload['gateway']} refuses release {release} {place}: {payload['reason']}"
+    return f"gateway {payload['gateway']} refused release {release} {place}: {payload['reason']}"
 
 
 _SENTENCES: dict[EventKind, Callable[[dict[str, Any], str], str]] = {

@@ -40,7 +40,7 @@ def test_status_and_log_show_what_a_gateway_refuses_until_the_slot_moves(world: 
 
     asyncio.run(run())
     second = world.release(2).release_id
-    sentence = f"gateway gateway-1 refuses release {second[:12]} in canary"
+    sentence = f"gateway gateway-1 refused release {second[:12]} in canary"
     assert sentence in mlp("status", world.product)
     assert sentence in mlp("ledger", "log", world.product)
     [found] = json.loads(mlp("status", world.product, "--json"))["products"]
