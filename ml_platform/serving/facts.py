@@ -3,6 +3,7 @@
 A store that is down or hangs never blocks the event loop: what is in memory is read at once, the rest in threads.
 """
 
+import importlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -118,8 +119,15 @@ class FactsSource:
         reader = self._reader
         if reader is None:
             return ""
+
+        def opened() -> None:
+            if self._features:
+                # It takes seconds, which the first question after the first publication would wait for.
+                importlib.import_module("feast")
+            reader.pinned()
+
         try:
-            await self._threads.call(reader.pinned, timeout_seconds=timeout_seconds)
+            await self._threads.call(opened, timeout_seconds=timeout_seconds)
         except Exception as error:  # noqa: BLE001 - the release serves without, as its product wants
             return self._complained(error)
         return ""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 JUDGE_VARIABLE = "ML_PLATFORM_JUDGE_URL"
 LONGEST_LOOKED_AT = 65_536
-OPENING_SECONDS = 60.0
+OPENING_SECONDS = 120.0
 """The first opening of a feature store loads its library, which takes seconds; without it a release serves too."""
 logger = logging.getLogger(__name__)
 
@@ -75,10 +75,11 @@ class ReleaseLoader:
         serving, spec = admitted.serving, admitted.serving.spec
         hook = load_hook(spec.facts, serving.sources, admitted.release_id) if spec.facts else None
         facts = FactsSource(serving, self._reader(admitted), hook, kinds=admitted.guardrails.redact)
+        loaded = self.assemble(admitted, facts)
         problem = await facts.open(timeout_seconds=OPENING_SECONDS)
         if problem:
             logger.warning("release %s: %s; it serves as its product wants then", admitted.release_id[:12], problem)
-        return self.assemble(admitted, facts)
+        return loaded
 
     def assemble(self, admitted: AdmittedRelease, facts: FactsSource) -> LoadedRelease:
         """The release with the facts that it shows, from wherever they come; raises like a call."""
