@@ -1,6 +1,7 @@
 """Lookups: rows of a source that serving finds by key, as they were known at a moment."""
 
 import json
+import math
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
@@ -106,6 +107,11 @@ class OpenLookups:
             self._connection.close()
 
 
+def finite(value: Any) -> Any:
+    """The value, None for NaN and infinities, which are no values."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def forget_oldest(remembered: dict[Key, Any]) -> None:
     """Keeps what is remembered within its bound; another thread may have forgotten the same already."""
     while len(remembered) > REMEMBERED:
@@ -175,12 +181,12 @@ def _rows(lookup: LookupSpec, source: SourceSpec, file: Path, at: datetime) -> I
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: times as ISO text in UTC, NaN as nothing."""
+    """A value as JSON has it: times as ISO text in UTC."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     if isinstance(value, date):
         return value.isoformat()
-    return None if value != value else value
+    return finite(value)
 
 
 def _check(where: str, lookup: LookupSpec, sources: Mapping[str, SourceSpec]) -> None:

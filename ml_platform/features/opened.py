@@ -13,7 +13,7 @@ from ml_platform.contracts.provenance import FeaturesRead, Scalar
 from ml_platform.contracts.serving import LookupSpec
 from ml_platform.errors import InvalidInputError, StorageError
 from ml_platform.features.definitions import event_feature, feast_name
-from ml_platform.features.lookups import Key, OpenLookups, Row, forget_oldest
+from ml_platform.features.lookups import Key, OpenLookups, Row, finite, forget_oldest
 from ml_platform.features.publication import Publication
 from ml_platform.features.store import LOOKUPS_FILE, open_store
 
@@ -222,7 +222,6 @@ class OpenPublication:
 
 
 def _plain(value: Any) -> Any:
-    """A Feast value as plain Python; NaN and unset are None."""
+    """A Feast value as plain Python; unset and what is no finite number are None."""
     kind = value.WhichOneof("val")
-    found = None if kind is None else getattr(value, kind)
-    return None if found != found else found
+    return None if kind is None else finite(getattr(value, kind))

@@ -13,6 +13,7 @@ from ml_platform.contracts.products import Product
 from ml_platform.contracts.provenance import FeaturesRead, ProvenanceRecord, Scalar
 from ml_platform.features.definitions import EVENT_TIME, checked_features, entity_types
 from ml_platform.features.join import join_features
+from ml_platform.features.lookups import finite
 from ml_platform.lineage.artifacts import Artifact
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def _joined(
     columns = {name: joined[name].astype(object) for name in checked_features(source.product).feature_names}
     plain = {name: column.where(column.notna(), None).tolist() for name, column in columns.items()}
     for number in range(len(logged)):
-        yield {name: values[number] for name, values in plain.items()}
+        yield {name: finite(values[number]) for name, values in plain.items()}
 
 
 def _asked(product: Product, logged: Sequence[_Logged], moments: Sequence[datetime]) -> "pd.DataFrame":
