@@ -50,6 +50,9 @@ TOKENS = 32
 """About what an answer of flight_assistant has."""
 
 WAIT_SECONDS = 600.0
+LOADED_BESIDE = 8
+"""So many questions are under way while a new adapter is loaded."""
+
 ADAPTERS = {"one": "one adapter", "three": "three adapters in turns"}
 
 
@@ -230,12 +233,13 @@ async def ask_engine(
             found[f"one_{many}"] = await speed(served, client, names[:1], many, options.questions)
             if many > 1:
                 found[f"three_{many}"] = await speed(served, client, names, many, options.questions)
-        fresh = adapters[3 + 2 * number : 5 + 2 * number]
-        found["load_idle_s"] = await new_adapter(client, fresh[0])
-        busy = asyncio.ensure_future(speed(served, client, names, 8, options.questions))
-        await asyncio.sleep(1.0)
-        found["load_busy_s"] = await new_adapter(client, fresh[1])
-        await busy
+        if LOADED_BESIDE in options.concurrent:
+            fresh = adapters[3 + 2 * number : 5 + 2 * number]
+            found["load_idle_s"] = await new_adapter(client, fresh[0])
+            busy = asyncio.ensure_future(speed(served, client, names, LOADED_BESIDE, options.questions))
+            await asyncio.sleep(1.0)
+            found["load_busy_s"] = await new_adapter(client, fresh[1])
+            await busy
         return found
     finally:
         await client.close()
@@ -305,7 +309,9 @@ def as_markdown(rounds: list[dict[str, Any]]) -> str:
         speed = f"{statistics.median(cores):.1f} | {told(cores)} | {ratio:.2f} | {statistics.median(seconds):.1f}"
         lines.append(f"| {said} | {speed} |")
     for name, said in {"load_idle_s": "while it idles", "load_busy_s": "while 8 questions are under way"}.items():
-        found = [one[name] for one in rounds]
+        found = [one[name] for one in rounds if name in one]
+        if not found:
+            continue
         lines.append(f"\nA new adapter's first token {said}: {statistics.median(found):.2f} s ({told(found)}).")
     return "\n".join(lines)
 
