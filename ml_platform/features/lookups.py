@@ -87,8 +87,7 @@ class OpenLookups:
         key = tuple(_required(row, name, lookup) for name in self._specs[lookup].key)
         found: Row | None = remembered.get(key, _UNKNOWN)
         if found is _UNKNOWN:
-            with self._lock:
-                stored = self._connection.execute(self._queries[lookup], key).fetchone()
+            stored = self._stored(lookup, key)
             # SQLite takes "7" for 7; we do not.
             found = None if stored is None or stored[1:] != key else json.loads(stored[0])
             remembered[key] = found
@@ -100,6 +99,14 @@ class OpenLookups:
         if lookup not in self._specs:
             return None
         return self._found[lookup].get(tuple(row.get(name) for name in self._specs[lookup].key))
+
+    def _stored(self, lookup: str, key: Key) -> tuple[Any, ...] | None:
+        try:
+            with self._lock:
+                found: tuple[Any, ...] | None = self._connection.execute(self._queries[lookup], key).fetchone()
+        except (UnicodeError, OverflowError):
+            return None  # no table can hold half a surrogate pair, or an integer of more than 64 bits
+        return found
 
     def close(self) -> None:
         """Lets go of the file."""

@@ -69,8 +69,9 @@ class OpenPublication:
         try:
             self._identity = self._stat()
             self._open(features, lookups)
-        except (sqlite3.Error, OSError) as error:
-            raise self._damaged(str(error)) from error
+        except Exception as error:
+            # Feast raises what it likes; whatever it is, nothing can be read.
+            raise self._damaged(f"{type(error).__name__}: {error}") from error
 
     def _open(self, features: FeatureSpec | None, lookups: Mapping[str, LookupSpec]) -> None:
         if features is not None:
@@ -200,7 +201,12 @@ class OpenPublication:
         from feast.protos.feast.types.EntityKey_pb2 import EntityKey
         from feast.protos.feast.types.Value_pb2 import Value
 
-        cells = [Value(string_val=cell) if isinstance(cell, str) else Value(int64_val=cell) for cell in key]
+        try:
+            cells = [Value(string_val=cell) if isinstance(cell, str) else Value(int64_val=cell) for cell in key]
+        except UnicodeError:
+            raise InvalidInputError("an entity column holds half a surrogate pair, which is no text.") from None
+        except ValueError:
+            return {}  # no store can hold an integer of more than 64 bits
         entity = EntityKey(join_keys=[name for name, _ in view.columns], entity_values=cells)
         wanted = [*view.nothing, event_feature(view.name)]
         try:

@@ -124,6 +124,23 @@ def test_a_key_of_another_type_finds_nothing(plant: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "row", [{"sensor": "\ud800", "site": 7}, {"sensor": "a", "site": 2**70}, {"sensor": "\0", "site": -1}]
+)
+def test_a_key_that_no_store_can_hold_finds_nothing(plant: Any, row: dict[str, Any]) -> None:
+    built = plant({"at": 0, "known": 0}, lookups=lookup())
+    publish(built, minute(60))
+    reader = reader_of(built)
+    for _ in range(2):
+        assert reader.look_up("reading", row) is None
+        if row["sensor"] == "\ud800":
+            with pytest.raises(InvalidInputError, match="surrogate"):
+                reader.read(row, None)
+        else:
+            assert reader.read(row, None).values["value"] is None
+    assert reader.look_up("reading", ROW) is not None
+
+
+@pytest.mark.parametrize(
     ("spec", "message"),
     [
         ({"source": "reading"}, "unknown source 'reading': did you mean 'readings'"),
