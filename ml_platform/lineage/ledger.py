@@ -108,8 +108,9 @@ class Ledger:
     LedgerCorruptError names the first event that is wrong. StorageError and BusyError tell of the database.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, *, keep_connections: bool = False) -> None:
+        """`keep_connections`: see `open_engine`; `close` it at the end."""
+        self.url, self._keep = url, keep_connections
         self._replays: dict[str, Replay] = {}
         self._seen: dict[str, tuple[int, str]] = {}
 
@@ -120,7 +121,12 @@ class Ledger:
 
     @cached_property
     def _engine(self) -> Engine:
-        return open_engine(self.url)
+        return open_engine(self.url, keep_connections=self._keep)
+
+    def close(self) -> None:
+        """Lets go of kept connections."""
+        if "_engine" in self.__dict__:
+            self._engine.dispose()
 
     def products(self) -> tuple[str, ...]:
         """The products that have events, by name."""
@@ -134,10 +140,7 @@ class Ledger:
 
     @contextmanager
     def read(self, product: str) -> Iterator[Reading]:
-        """One view of a product for a block; reads only the events that came since the last time.
-
-        The replay in it belongs to the ledger: keep nothing of it that changes.
-        """
+        """One view of a product for a block, read on from the last time; keep nothing of its replay that changes."""
         with self._reading() as connection:
             replay = self._caught_up(connection, product)
             try:

@@ -2,6 +2,7 @@
 
 import fcntl
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -66,9 +67,10 @@ envelopes = Table(
 )
 
 
-def open_engine(url: str) -> Engine:
+def open_engine(url: str, *, keep_connections: bool = False) -> Engine:
     """An engine on the ledger at a SQLAlchemy URL, its schema brought to SCHEMA_VERSION if it is not there.
 
+    `keep_connections` to PostgreSQL is for processes that look often and never fork; dispose of the engine at the end.
     Raises ContractError for a URL of another database or one that cannot be read, RefusedError for a ledger of a
     newer version and for a database that is somebody else's.
     """
@@ -79,7 +81,9 @@ def open_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
         return _open_sqlite(url, Path(str(parsed.database)))
     if parsed.get_backend_name() == "postgresql":
-        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), poolclass=NullPool)
+        kept: dict[str, Any] = {"pool_size": 4, "max_overflow": 8, "pool_pre_ping": True}
+        pool = kept if keep_connections else {"poolclass": NullPool}
+        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), **pool)
         with engine.begin() as connection:
             if read_version(connection) != SCHEMA_VERSION:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})

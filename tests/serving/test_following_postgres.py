@@ -78,7 +78,7 @@ def test_a_bell_that_breaks_is_listened_to_again_and_looking_goes_on(tmp_path: P
         task = asyncio.create_task(watched.follower.follow())
         first = await asyncio.to_thread(world.serve, 1)
         await until(lambda: watched.serves(first) and watched.follower.listening)
-        await asyncio.to_thread(end_listeners, world.url)
+        await asyncio.to_thread(end_connections, world.url, "query LIKE 'LISTEN%'")
         await until(lambda: not watched.follower.listening)
         assert "the connection that listened broke" in (watched.follower.problem or "")
         second = await asyncio.to_thread(world.serve, 2)
@@ -90,15 +90,29 @@ def test_a_bell_that_breaks_is_listened_to_again_and_looking_goes_on(tmp_path: P
     asyncio.run(run())
 
 
-def end_listeners(url: str) -> None:
-    """Ends the connections that wait for the bell, as a restart of the server or a firewall does."""
+def end_connections(url: str, which: str) -> None:
+    """Ends connections to this database, as a restart of the server or a firewall does."""
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND "
     with engine.connect() as connection:
-        ended = connection.execute(
-            text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE query LIKE 'LISTEN%' AND datname = current_database()"
-            )
-        ).all()
+        ended = connection.execute(text(query + which)).all()
     engine.dispose()
     assert ended
+
+
+def test_kept_connections_that_were_ended_are_made_anew(tmp_path: Path, postgres: str | None) -> None:
+    world = World(Home(tmp_path / "home"), make_database(postgres))
+    ledger = Ledger(world.url, keep_connections=True)
+
+    async def run() -> None:
+        watched = Watched(world, ledger=ledger)
+        world.serve(1)
+        await watched.look()
+        end_connections(world.url, "pid <> pg_backend_pid()")
+        second = world.serve(2)
+        await watched.look()
+        assert watched.serves(second)
+        assert watched.follower.problem is None
+
+    asyncio.run(run())
+    ledger.close()

@@ -85,8 +85,10 @@ async def put_together(home: Home, settings: GatewaySettings, table: RateTable) 
             deployments, engine, recorder, user_salt=salt, code_commit=code_commit(), listen=metrics.answered
         )
         stack.push_async_callback(answerer.drain)
+        ledger = Ledger(home.ledger_url, keep_connections=True)
+        stack.callback(ledger.close)
         follower = Follower(
-            Ledger(home.ledger_url),
+            ledger,
             artifact_store(home),
             lambda: Trust(trusted_keys(home), trusted_operators(home)),
             engine,
