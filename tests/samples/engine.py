@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,9 @@ from ml_platform.serving.engine.service import Engine, EngineLimits
 from tests.samples.tiny_lora import PROMPT, tiny_base, tiny_examples
 
 TOKEN = "a-token-of-tests"
+ASK = {"messages": [{"role": "user", "content": "late?"}], "max_tokens": 4}
+HEADERS = {"authorization": f"Bearer {TOKEN}"}
+CHAT = "/v1/chat/completions"
 LIMITS = EngineLimits(rows=8, context=600, max_queue=256)
 CONVERSATIONS = [messages(PROMPT, example, with_answer=False) for example in tiny_examples(12)]
 DECODING = Decoding(max_new_tokens=24, batch_size=8)
@@ -128,3 +131,24 @@ class Gate:
         """Lets everything pass, but has something else done."""
         self._advance = advance
         self._passing.set()
+
+
+def call(
+    running: RunningEngine, method: str, path: str, body: Any = None, headers: Mapping[str, str] = HEADERS
+) -> tuple[int, Any, Any]:
+    """Status, body and headers of one request."""
+
+    import asyncio
+
+    import aiohttp
+
+    async def called() -> tuple[int, Any, Any]:
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(method, running.url + path, data=data, headers=headers) as response,
+        ):
+            text = await response.text()
+            return response.status, json.loads(text) if text.startswith("{") else text, response.headers
+
+    return asyncio.run(called())
