@@ -26,11 +26,12 @@ from typing import Any
 import uvloop
 
 from benchmarks.gateway import CHAT, Server, engine, our_gateway
-from benchmarks.load import Connection, Plan, connect, quantiles
+from benchmarks.load import Answer, Connection, Plan, connect, quantiles
 from benchmarks.served_home import ACTOR, Served, make_served_home
 from benchmarks.trace import machine
 
 RELEASE = re.compile(rb"\r\nx-release-id: *(\S+)", re.IGNORECASE)
+CODE = re.compile(rb'"code": ?"(\w+)"')
 STATUS = re.compile(rb"\r\nx-status: *(\S+)", re.IGNORECASE)
 PATIENCE_S = 30.0
 
@@ -43,6 +44,7 @@ class Seen:
     failed: Counter[str] = field(default_factory=Counter)
     replies: Counter[str] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
+    moving: bool = False
 
     def first_of(self, release_id: str, since: float) -> float | None:
         """When the first answer of a release came after a moment."""
@@ -74,7 +76,7 @@ async def ask_steadily(server: Server, bodies: list[str], rate: float, connectio
             free.append(await connect(server.port))
             return
         free.append(connection)
-        note(seen, answer.status, answer.head, answer.last_byte)
+        note(seen, answer)
         seen.latencies.append(answer.last_byte - due)
 
     begin, number = time.perf_counter(), 0
@@ -89,13 +91,15 @@ async def ask_steadily(server: Server, bodies: list[str], rate: float, connectio
         number += 1
 
 
-def note(seen: Seen, status: int, head: bytes, at: float) -> None:
-    """Takes one answer down."""
-    release, reply = RELEASE.search(head), STATUS.search(head)
-    if status != 200 or release is None:
-        seen.failed[str(status)] += 1
+def note(seen: Seen, answer: Answer) -> None:
+    """Takes one answer down; what failed by its code, and whether that was before the first move."""
+    release, reply = RELEASE.search(answer.head), STATUS.search(answer.head)
+    if answer.status != 200 or release is None:
+        code = CODE.search(answer.body)
+        when = "" if seen.moving else " before the first move"
+        seen.failed[f"{answer.status} {code[1].decode() if code else ''}{when}"] += 1
         return
-    seen.answers.append((at, release[1].decode()))
+    seen.answers.append((answer.last_byte, release[1].decode()))
     seen.replies[reply[1].decode() if reply else "?"] += 1
 
 
@@ -145,7 +149,7 @@ async def measure(served: Served, server: Server, options: argparse.Namespace) -
     bodies = served.bodies(2_000)
     load = asyncio.create_task(ask_steadily(server, bodies, options.rate, options.connections, seen))
     await wait_until(lambda: len(seen.answers) > options.rate, "the gateway answers")
-    begin = time.perf_counter()
+    begin, seen.moving = time.perf_counter(), True
     moves = await move_back_and_forth(served, options.moves, options.pause, seen)
     seconds = time.perf_counter() - begin
     load.cancel()
