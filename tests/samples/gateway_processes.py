@@ -54,8 +54,10 @@ def instant_engine(answer: str = "Yes.") -> Iterator[str]:
     command = [sys.executable, "-m", "benchmarks.instant_engine", "--base", BASE, "--answer", answer]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
-        process.kill()
+        try:
+            yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+        finally:
+            process.kill()
 
 
 def environment(world: World) -> dict[str, str]:
