@@ -46,7 +46,7 @@ $(STAMP): pyproject.toml constraints.txt data-packages.txt
 run: install ## The main job: from sources to a canary (PRODUCT=flight_assistant AS_OF=2013-03-31)
 	$(BIN)/mlp run $(PRODUCT) --as-of $(AS_OF)
 
-up: install ## Start the Dagster UI and daemon, the MLflow UI and the mirror; Ctrl-C stops them
+up: install ## Start Dagster, MLflow, the engine and the gateway; Ctrl-C stops them
 	$(BIN)/mlp up
 
 doctor: install ## Say what is missing on this machine and how to get it
@@ -84,7 +84,7 @@ lock: ## Renew constraints.txt by resolving pyproject.toml in a fresh environmen
 	mv constraints.new constraints.txt
 	rm -rf $(LOCK_VENV)
 
-bench-%: install ## Run a benchmark: bench-train-lora, bench-point-in-time, bench-chain-overhead, bench-ledger
+bench-%: install ## Run a benchmark, e.g. bench-gateway; docs/benchmarks.md lists them
 	$(BIN)/python -m benchmarks.$(subst -,_,$*)
 
 clean: ## Remove caches; .venv and the state below .ml_platform stay

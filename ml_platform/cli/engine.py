@@ -6,17 +6,18 @@ from typing import Annotated
 
 import typer
 
+from ml_platform.cli.addresses import ENGINE_PORT, LOOPBACK
 from ml_platform.cli.output import AsJson, print_json, print_pairs
-from ml_platform.cli.up import LOOPBACK
 from ml_platform.errors import InvalidInputError
-
-ENGINE_PORT = 8100
 
 
 def engine(
     host: Annotated[str, typer.Option(help="The address to bind to.")] = LOOPBACK,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = ENGINE_PORT,
-    base: Annotated[str | None, typer.Option(help="The base model; by default the one of the products.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(envvar="ML_PLATFORM_ENGINE_BASE", help="The base model; by default the one of the products."),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, max=256, help="How many answers are generated at once.")] = 16,
     max_queue: Annotated[int, typer.Option(min=1, help="How many more may wait; then 429.")] = 64,
     context: Annotated[int, typer.Option(min=16, help="The most tokens of a prompt and its answer.")] = 1024,
@@ -38,8 +39,7 @@ def engine(
     with bind(host, port) as listener:
         model = ensure_base(base or _base_of_products(), home)
         running = Engine(model, EngineLimits(batch, context, max_queue), threads)
-        address = f"[{host}]" if ":" in host else host
-        url = f"http://{address}:{listener.getsockname()[1]}"
+        url = url_of(listener.getsockname()[1], host)
         serve(EngineApp(running, token), listener, lambda: _tell(url, model.reference, secret, as_json))
 
 
@@ -59,7 +59,8 @@ def _base_of_products() -> str:
     names = sorted({product.spec.training.base_model for product in products})
     if len(names) != 1:
         raise InvalidInputError(
-            f"the products have the base models {', '.join(names) or '(none)'}; an engine serves one. Name it: --base."
+            f"the products have the base models {', '.join(names) or '(none)'}; an engine serves one. Name it: --base, or "
+            "ML_PLATFORM_ENGINE_BASE."
         )
     return names[0]
 

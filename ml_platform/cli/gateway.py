@@ -5,19 +5,17 @@ from typing import Annotated
 
 import typer
 
+from ml_platform.cli.addresses import ENGINE_PORT, GATEWAY_PORT, LOOPBACK, url_of
 from ml_platform.cli.output import AsJson, print_json, print_pairs
-from ml_platform.cli.up import LOOPBACK
-
-PORT = 8080
 
 
 def gateway(
     host: Annotated[str, typer.Option(help="The address to bind to.")] = LOOPBACK,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = PORT,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = GATEWAY_PORT,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that answer.")] = 1,
     engine_url: Annotated[
         str, typer.Option(envvar="ML_PLATFORM_ENGINE_URL", help="The model server, ours or vLLM.")
-    ] = "http://127.0.0.1:8100",
+    ] = url_of(ENGINE_PORT),
     judge_url: Annotated[
         str | None, typer.Option(envvar="ML_PLATFORM_JUDGE_URL", help="The judge, for guardrails that ask one.")
     ] = None,

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 import ml_platform
+from ml_platform.cli.addresses import DAGSTER_PORT, ENGINE_PORT, GATEWAY_PORT, LOOPBACK, MLFLOW_PORT, port_is_free
 from ml_platform.cli.environment import find_checkout
-from ml_platform.cli.up import DAGSTER_PORT, LOOPBACK, MLFLOW_PORT, port_is_free
 from ml_platform.contracts.home import Home
 from ml_platform.errors import InvalidInputError
 
@@ -132,7 +132,8 @@ def _surroundings() -> Iterator[Finding]:
     now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     remedy = "The clock stands before the day on which this code was written: set it. Evidence expires by it."
     yield _needed("clock", time.time() >= written, now, remedy)
-    for name, port in (("Dagster", DAGSTER_PORT), ("MLflow", MLFLOW_PORT)):
+    ports = {"Dagster": DAGSTER_PORT, "MLflow": MLFLOW_PORT, "Gateway": GATEWAY_PORT, "Engine": ENGINE_PORT}
+    for name, port in ports.items():
         free = port_is_free(LOOPBACK, port)
         remedy = f"`mlp up` is running already, or choose another with --{name.lower()}-port."
         yield _wanted(f"port {port} ({name})", free, "free" if free else "taken", remedy)

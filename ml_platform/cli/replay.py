@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ml_platform.cli.addresses import GATEWAY_PORT, url_of
 from ml_platform.cli.output import AsJson, console, print_json
 from ml_platform.errors import InvalidInputError, OperationError
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ml_platform.serving.replay.travellers import GatewayClient
 
 DAY = ["%Y-%m-%d"]
-GATEWAY = "http://127.0.0.1:8080"
+GATEWAY = url_of(GATEWAY_PORT)
 FOUND_WITHIN_SECONDS = 60.0
 """Gateways look for a new publication each second; the first one that they open takes longer."""
 INTERRUPTED = 130

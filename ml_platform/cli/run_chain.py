@@ -120,8 +120,8 @@ def _json(
 
 
 def _print_outcome(story: ChainStory, dossier: "Dossier | None", seconds: float) -> None:
+    from ml_platform.cli.addresses import DAGSTER_PORT, GATEWAY_PORT, MLFLOW_PORT, url_of
     from ml_platform.cli.releases import print_gates
-    from ml_platform.cli.up import DAGSTER_PORT, LOOPBACK, MLFLOW_PORT
 
     if dossier is None:
         console().print("No release was registered.")
@@ -136,10 +136,8 @@ def _print_outcome(story: ChainStory, dossier: "Dossier | None", seconds: float)
             ("MLflow version", dossier.mlflow_version),
             ("report", story.report_html),
             ("details", f"mlp show {prefix}    mlp verify {prefix}    mlp status"),
-            (
-                "to look around",
-                f"make up: Dagster http://{LOOPBACK}:{DAGSTER_PORT}, MLflow http://{LOOPBACK}:{MLFLOW_PORT}",
-            ),
+            ("to look around", f"make up: Dagster {url_of(DAGSTER_PORT)}, MLflow {url_of(MLFLOW_PORT)}"),
+            ("to ask it", f"make up: gateway {url_of(GATEWAY_PORT)}. README.md, Ask it"),
             ("took", f"{minutes}:{rest:02d}" + (f", reused: {', '.join(story.reused)}" if story.reused else "")),
         ]
     )

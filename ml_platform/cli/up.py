@@ -1,6 +1,5 @@
 """`mlp up`: every process of the Procfile, on loopback, until Ctrl-C."""
 
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,17 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ml_platform.cli.addresses import (
+    DAGSTER_PORT,
+    ENGINE_PORT,
+    GATEWAY_PORT,
+    LOOPBACK,
+    MLFLOW_PORT,
+    require_free,
+    url_of,
+)
 from ml_platform.cli.output import AsJson, print_json, print_pairs
-from ml_platform.errors import BusyError, InvalidInputError, OperationError
+from ml_platform.errors import InvalidInputError, OperationError
 
 if TYPE_CHECKING:
     from ml_platform.contracts.home import Home
-
-LOOPBACK = "127.0.0.1"
-DAGSTER_PORT = 3000
-MLFLOW_PORT = 5000
-GATEWAY_PORT = 8080
-ENGINE_PORT = 8100
 
 
 def up(
@@ -37,7 +39,7 @@ def up(
 
     home, checkout = Home.from_environment(), find_checkout()
     ports = {"dagster": dagster_port, "mlflow": mlflow_port, "gateway": gateway_port}
-    _require_free(host, {f"--{name}-port": port for name, port in ports.items()} | {"--engine-port": engine_port})
+    require_free(host, {f"--{name}-port": port for name, port in ports.items()} | {"--engine-port": engine_port})
     _prepare(home, checkout, child_environment(home))
     environment = child_environment(home) | {
         "MLP_WORKSPACE": str(checkout / "workspace.yaml"),
@@ -51,7 +53,7 @@ def up(
         "MLP_MLFLOW_URL": home.mlflow_url,
         "MLP_MLFLOW_ARTIFACTS": str(home.mlflow_artifacts),
     }
-    addresses = {name: f"http://{host}:{port}" for name, port in ports.items()} | {
+    addresses = {name: url_of(port, host) for name, port in ports.items()} | {
         "api_key": str(ensure_local_key(home)),
         "home": str(home.root),
     }
@@ -73,29 +75,6 @@ def _prepare(home: "Home", checkout: Path, environment: Mapping[str, str]) -> No
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise OperationError(f"the Dagster instance in {home.dagster} cannot be opened: {done.stderr.strip()[-500:]}")
-
-
-def _require_free(host: str, ports: dict[str, int]) -> None:
-    if len(set(ports.values())) < len(ports):
-        raise InvalidInputError(f"{' and '.join(ports)} are the same port. Choose two.")
-    for option, port in ports.items():
-        if not port_is_free(host, port):
-            raise BusyError(
-                f"{host}:{port} cannot be bound: another program listens there, or the address is not this machine's. "
-                f"End it, or choose another port with {option}."
-            )
-
-
-def port_is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there now; addresses of connections that just ended count as free."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-        return True
 
 
 def _supervise(checkout: Path, environment: dict[str, str], *, quiet: bool) -> int:
