@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ml_platform.cli.addresses import ENGINE_PORT, LOOPBACK
+from ml_platform.cli.addresses import ENGINE_PORT, LOOPBACK, url_of
 from ml_platform.cli.output import AsJson, print_json, print_pairs
 from ml_platform.errors import InvalidInputError
 
@@ -59,8 +59,8 @@ def _base_of_products() -> str:
     names = sorted({product.spec.training.base_model for product in products})
     if len(names) != 1:
         raise InvalidInputError(
-            f"the products have the base models {', '.join(names) or '(none)'}; an engine serves one. Name it: --base, or "
-            "ML_PLATFORM_ENGINE_BASE."
+            f"the products have the base models {', '.join(names) or '(none)'}; an engine serves one. "
+            "Name it: --base, or ML_PLATFORM_ENGINE_BASE."
         )
     return names[0]
 
