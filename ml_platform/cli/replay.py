@@ -214,13 +214,20 @@ def _print_tally(tally: "Tally", *, as_json: bool) -> None:
 
 
 def _raise_failure(tally: "Tally") -> None:
-    """Raises OperationError when a question failed by our fault, or nobody was answered."""
+    """Raises OperationError when a question failed by our fault, or no release answered any."""
+    from ml_platform.serving.question import ReplyStatus
+
     if tally.failed:
         told = ", ".join(f"{count:,} x {what}" for what, count in tally.failed.most_common(3))
         raise OperationError(f"{tally.failed.total():,} of {tally.asked:,} questions failed: {told}.")
     if not tally.replies:
         told = ", ".join(f"{count:,} x {what}" for what, count in tally.refused.most_common(3))
         raise OperationError(f"none of {tally.asked:,} questions was answered: {told or 'none was asked'}.")
+    if tally.count(ReplyStatus.FALLBACK) == tally.replies:
+        raise OperationError(
+            f"all {tally.replies:,} replies were the fallback: no release answered. `mlp status` shows whether one is "
+            "in production (`mlp promote` puts it there), the gateway's /readyz what it lacks."
+        )
 
 
 def add_to(app: typer.Typer) -> None:

@@ -16,7 +16,7 @@ from benchmarks.tiny_product import FIRST_DAY
 from ml_platform.cli.app import run
 from ml_platform.errors import EngineError
 from ml_platform.serving.gateway.access import ensure_local_key
-from ml_platform.serving.question import Question
+from ml_platform.serving.question import Question, ReplyStatus
 from tests.samples.gateway import Running, running_gateway
 from tests.samples.provenance import PRODUCT
 from tests.samples.replayed import write_replayed_product
@@ -87,6 +87,20 @@ def test_questions_that_the_gateway_fails_make_exit_code_1(
     told = capsys.readouterr()
     assert "1 of 15 questions failed: 1 x engine_unavailable" in told.err
     assert "without an answer: 1 engine_unavailable" in told.out
+
+
+def test_a_replay_that_no_release_answered_is_no_success(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def nothing_serves(_: Question) -> ReplyStatus:
+        return ReplyStatus.FALLBACK
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path / "home"))
+    with running_gateway(tmp_path / "home", nothing_serves) as running:
+        ensure_local_key(running.home)
+        assert run(arguments(running.url, "--limit", "4")) == 1
+    assert "all 4 replies were the fallback: no release answered" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_it_with_what_there_is(folder: Path, tmp_path: Path) -> None:
