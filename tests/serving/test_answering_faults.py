@@ -160,7 +160,7 @@ def test_a_hanging_engine_leaves_time_for_the_next_release_and_the_reply_is_in_t
     assert (reply.status, kinds(reply.record)) == (ReplyStatus.ANSWERED, ["deadline"])
     reply = ask(tmp_path / "all", deployment, hang, seconds=1.0)
     assert (reply.status, kinds(reply.record)) == (ReplyStatus.FALLBACK, ["deadline", "deadline"])
-    assert time.monotonic() - started < 3.0
+    assert time.monotonic() - started < 6.0
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0, 0.01])
@@ -305,7 +305,7 @@ def test_a_feature_store_that_fails_blocks_nobody_and_the_product_decides(
     assert "4711" not in reply.record.model_dump_json()
     assert reply.record.features is None
     assert reply.record.entity == {"item": "a"}
-    assert max((later - at for at, later in itertools.pairwise(ticks)), default=0.0) < 0.4
+    assert max((later - at for at, later in itertools.pairwise(ticks)), default=0.0) < 0.8
 
 
 def test_without_its_lookups_a_question_is_about_nothing_so_no_policy_lets_it_be_answered(tmp_path: Path) -> None:
@@ -431,7 +431,7 @@ def test_guardrails_that_take_all_the_time_end_in_time(tmp_path: Path, stage: st
     slow = replace(release, guardrails=SlowGuardrails(release.guardrails, stage))
     started = time.monotonic()
     reply = ask(tmp_path, deploy(1, slow), seconds=0.5)
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 3.0
     assert reply.status is (ReplyStatus.FALLBACK if stage == "input" else ReplyStatus.ANSWERED)
 
 

@@ -210,7 +210,7 @@ def test_time_goes_by_at_the_pace_that_was_asked_for(gateway: Running) -> None:
         return asyncio.get_running_loop().time() - begin
 
     # The last event of the day is the outcome at 23:00; nothing waits for what came after the day.
-    assert 0.57 <= asyncio.run(timed()) < 5.0
+    assert 0.57 <= asyncio.run(timed()) < 20.0
 
 
 def test_fallback_blocked_and_failed_answers_are_told_apart(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_replay_that_no_release_answered_is_no_success(
 
 def test_ctrl_c_ends_it_with_what_there_is(folder: Path, tmp_path: Path) -> None:
     async def slowly(_: Question) -> None:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.5)
 
     with running_gateway(tmp_path / "home", slowly) as running:
         ensure_local_key(running.home)
