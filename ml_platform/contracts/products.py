@@ -52,7 +52,9 @@ class Product:
 
         Raises ContractError when serving.yaml names a hook that is in no file, or columns that are in no source.
         """
-        files = sorted(self.folder.rglob("*.py")) if self.serving.facts else []
+        # A gateway loads the file of the hook alone, so no other one can change an answer.
+        named = [self.serving.facts.partition(":")[0]] if self.serving.facts else []
+        sources = {name: (self.folder / name).read_text("utf-8") for name in named if (self.folder / name).is_file()}
         return ServingContent.parse(
             {
                 "spec": self.serving,
@@ -60,7 +62,7 @@ class Product:
                 "features": self.features,
                 "types": self._request_types(),
                 "facts": self.spec.examples.facts,
-                "sources": {path.relative_to(self.folder).as_posix(): path.read_text("utf-8") for path in files},
+                "sources": sources,
             },
             where=f"{self.folder}: how it serves",
         )

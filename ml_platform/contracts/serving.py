@@ -76,7 +76,7 @@ class ServingContent(Contract):
     """All that serving needs of a product and that no other part of the release holds.
 
     `types` are those of the columns that a request brings, `facts` the names of the examples' facts, `sources` the
-    Python files of the product by path below its folder.
+    Python files of the hooks by path below the product's folder.
     """
 
     spec: ServingSpec
