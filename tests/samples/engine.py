@@ -1,8 +1,9 @@
 """A real engine over the tiny model, in a thread of this process, with real adapters to load."""
 
+import asyncio
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from ml_platform.serving.adapter_names import FILES, adapter_digest
 from ml_platform.serving.engine.app import EngineApp
 from ml_platform.serving.engine.server import bind, make_server
 from ml_platform.serving.engine.service import Engine, EngineLimits
+from ml_platform.serving.engine_client import EngineClient
 from tests.samples.tiny_lora import PROMPT, tiny_base, tiny_examples
 
 TOKEN = "a-token-of-tests"
@@ -84,6 +86,7 @@ class RunningEngine:
     app: EngineApp
     server: Any
     thread: threading.Thread
+    token: str = TOKEN
 
     def terminate(self) -> None:
         """What SIGTERM does."""
@@ -109,6 +112,19 @@ def running_engine(
         server.should_exit = True
         thread.join(30.0)
         assert not thread.is_alive()
+
+
+def using(served: Any, work: Callable[[EngineClient], Awaitable[Any]], *, stream: bool = False) -> Any:
+    """What `work(client)` gives, with a client of an engine that has a `url` and a `token`."""
+
+    async def run() -> Any:
+        client = EngineClient(served.url, token=served.token, stream=stream)
+        try:
+            return await work(client)
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
 
 
 class Gate:

@@ -12,8 +12,7 @@ from safetensors.torch import load_file, save_file
 from ml_platform.errors import AdapterMissingError, EngineError
 from ml_platform.serving.adapter_names import CONFIGURATION, WEIGHTS
 from ml_platform.serving.deadline import Deadline
-from ml_platform.serving.engine_client import EngineClient
-from tests.samples.engine import CONVERSATIONS, DECODING, TOKEN, Gate, TinyAdapter, make_world, running_engine
+from tests.samples.engine import CONVERSATIONS, DECODING, Gate, TinyAdapter, make_world, running_engine, using
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +24,6 @@ def world(tmp_path_factory):
 def shared(world):
     with running_engine(world.base) as engine:
         yield engine
-
-
-def using(running, work):
-    """Runs `work(client)` against an engine."""
-
-    async def run():
-        client = EngineClient(running.url, token=TOKEN)
-        try:
-            return await work(client)
-        finally:
-            await client.close()
-
-    return asyncio.run(run())
 
 
 def ask(client, model, place=0, seconds=60.0):
@@ -204,7 +190,11 @@ def test_an_adapter_that_is_unloaded_finishes_what_it_has_begun(world):
             await ask(client, one.name)
         gate.open()
         answers = [answer.text for answer in await asyncio.gather(*begun)]
-        # The next change of the stack lets go of it.
+        # Answers are here a moment before the engine has ended their uses; the next change of the stack then lets go.
+        ends = time.monotonic() + 20.0
+        while any(held.uses for held in running.engine.shelf._stacked):
+            assert time.monotonic() < ends
+            await asyncio.sleep(0.005)
         await client.unload(other.name, timeout_seconds=30.0)
         return expected, answers
 

@@ -16,8 +16,7 @@ import pytest
 from ml_platform.contracts.report import Decoding
 from ml_platform.errors import AdapterMissingError, DeadlineError, EngineError
 from ml_platform.serving.deadline import Deadline
-from ml_platform.serving.engine_client import EngineClient
-from tests.samples.engine import CONVERSATIONS, TOKEN, TinyAdapter, make_world, running_engine
+from tests.samples.engine import CONVERSATIONS, TOKEN, TinyAdapter, make_world, running_engine, using
 
 DECODING = Decoding(max_new_tokens=8, batch_size=1)
 
@@ -44,17 +43,6 @@ def served(request, tmp_path_factory):
     if not url or not adapter:
         pytest.skip("ML_PLATFORM_VLLM_URL and ML_PLATFORM_VLLM_ADAPTER name no engine to try")
     yield Served(url, os.environ.get("ML_PLATFORM_VLLM_TOKEN"), TinyAdapter.of(Path(adapter)))
-
-
-def using(served, work, *, stream=False):
-    async def run():
-        client = EngineClient(served.url, token=served.token, stream=stream)
-        try:
-            return await work(client)
-        finally:
-            await client.close()
-
-    return asyncio.run(run())
 
 
 def ask(client, model, *, seconds=60.0, decoding=DECODING):

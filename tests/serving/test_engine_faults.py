@@ -23,6 +23,7 @@ from tests.samples.engine import (
     call,
     make_world,
     running_engine,
+    using,
 )
 
 LONG = Decoding(max_new_tokens=400, batch_size=1)
@@ -45,17 +46,6 @@ async def until(condition, seconds=20.0):
     while not condition():
         assert time.monotonic() < ends
         await asyncio.sleep(0.005)
-
-
-def with_client(running, work):
-    async def run():
-        client = EngineClient(running.url, token=TOKEN)
-        try:
-            return await work(client)
-        finally:
-            await client.close()
-
-    return asyncio.run(run())
 
 
 def ask(client, model, seconds=60.0, decoding=DECODING):
@@ -87,7 +77,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(world, narrow):
         gate.open()
         return refused.value.retry_after_seconds, await asyncio.gather(*begun)
 
-    after, answers = with_client(running, work)
+    after, answers = using(running, work)
     assert after == 1.0
     assert len({answer.text for answer in answers}) == 1
 
@@ -106,7 +96,7 @@ def test_a_client_that_hangs_up_frees_its_row_and_its_place_in_the_queue(world, 
         gate.open()
         await until(lambda: running.engine.scheduler.load == (0, 0))
 
-    with_client(running, work)
+    using(running, work)
     assert 'mlp_engine_requests_total{outcome="client_gone"} 2.0' in call(running, "GET", "/metrics")[1]
 
 
@@ -122,7 +112,7 @@ def test_a_deadline_ends_what_was_begun_and_what_waits(world, narrow):
         await until(lambda: running.engine.scheduler.load == (0, 0))
         return failed
 
-    assert [type(one) for one in with_client(running, work)] == [DeadlineError] * 3
+    assert [type(one) for one in using(running, work)] == [DeadlineError] * 3
 
 
 def test_the_engine_itself_answers_504_when_the_deadline_passes(world, narrow):
@@ -157,7 +147,7 @@ def test_a_pass_that_fails_fails_those_who_took_part_and_nobody_after(world, sha
                 await ask(client, world.base.name)
         return expected, (await ask(client, world.base.name)).text
 
-    expected, found = with_client(shared, work)
+    expected, found = using(shared, work)
     assert found == expected
     assert "out of memory" in caplog.text
 
@@ -190,7 +180,7 @@ def test_an_engine_whose_every_pass_fails_ends_so_that_it_is_started_anew(world,
 
     with running_engine(world.base) as running:
         monkeypatch.setattr(running.engine._decoder, "read", broken)
-        with_client(running, work)
+        using(running, work)
         running.thread.join(20.0)
         assert not running.thread.is_alive()
         assert running.server.lost_model
@@ -246,7 +236,7 @@ def test_a_dead_thread_of_the_model_is_seen_by_the_probe_and_by_whoever_asks(wor
         return await client.healthy(timeout_seconds=20.0)
 
     with running_engine(world.base) as running:
-        assert with_client(running, work) is False
+        assert using(running, work) is False
 
 
 def test_a_model_that_hangs_is_seen_by_the_probe(world, narrow, monkeypatch):
@@ -263,7 +253,7 @@ def test_a_model_that_hangs_is_seen_by_the_probe(world, narrow, monkeypatch):
         await begun
         return hung, await client.healthy(timeout_seconds=20.0)
 
-    assert with_client(running, work) == (False, True)
+    assert using(running, work) == (False, True)
 
 
 def test_draining_finishes_what_was_begun_and_begins_nothing(world):
@@ -279,7 +269,7 @@ def test_draining_finishes_what_was_begun_and_begins_nothing(world):
 
     with running_engine(world.base) as running:
         gate = Gate(running.engine)
-        answer = with_client(running, work)
+        answer = using(running, work)
         running.thread.join(20.0)
         assert not running.thread.is_alive()
     assert answer.tokens_out == DECODING.max_new_tokens
@@ -295,5 +285,5 @@ def test_draining_ends_by_itself_when_an_answer_takes_too_long(world):
 
     with running_engine(world.base, drain_seconds=0.3) as running:
         gate = Gate(running.engine)
-        with_client(running, work)
+        using(running, work)
         gate.open()
