@@ -28,8 +28,6 @@ from sqlalchemy import insert
 from benchmarks.chain_overhead import machine
 from ml_platform.contracts.canonical import digest
 from ml_platform.contracts.events import (
-    CanaryOpened,
-    CanaryReplaced,
     EvidenceRecorded,
     Payload,
     PolicyRecorded,
@@ -38,6 +36,7 @@ from ml_platform.contracts.events import (
 )
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.policy import PromotionPolicy
+from ml_platform.contracts.slot_moves import CanaryOpened, CanaryReplaced
 from ml_platform.lineage.artifact_files import describe, verify_files
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.ledger import Ledger

@@ -77,6 +77,8 @@ class Dossier:
         """Where the release is now, in a sentence."""
         if self.slot == "canary":
             return f"canary, open to {percent(self.exposure)} of the users"
+        if self.slot == "shadow":
+            return "shadow, answers copies of questions that nobody sees"
         if self.slot:
             return self.slot
         if self.record.quarantine.holds(datetime.now(UTC)):

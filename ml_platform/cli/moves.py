@@ -1,4 +1,4 @@
-"""`mlp promote|pause|resume|abort|rollback`: an operator moves a slot, through the same door as everybody else."""
+"""`mlp promote|pause|resume|abort|rollback|shadow`: operators move slots through the same door as everybody else."""
 
 import getpass
 import socket
@@ -72,6 +72,26 @@ def rollback(
     _do(product, SlotName.PRODUCTION, move, as_json=as_json)
 
 
+def shadow(
+    product: ProductName,
+    reason: Reason,
+    release: Annotated[str | None, typer.Argument(help="The release that becomes the shadow.")] = None,
+    off: Annotated[bool, typer.Option("--off", help="Take the shadow away.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let a proven release answer copies of users' questions, which nobody sees; or take it away again."""
+    if (release is None) != off:
+        raise InvalidInputError("expected either a release, which becomes the shadow, or --off, which takes it away.")
+
+    def open_it(door: "Controller", _: str, now: datetime, actor: str) -> "Move | Held":
+        return door.open_shadow(product, _named(release or ""), _said(reason), now, actor)
+
+    def close_it(door: "Controller", serving: str, now: datetime, actor: str) -> "Move | Held":
+        return door.close_shadow(product, serving, _said(reason), now, actor)
+
+    _do(product, *((SlotName.SHADOW, close_it) if off else (SlotName.PRODUCTION, open_it)), as_json=as_json)
+
+
 def _do(product: str, slot: SlotName, move: "AttemptedMove", *, as_json: bool) -> None:
     from ml_platform.cli.dossier import open_ledger
     from ml_platform.contracts.home import Home
@@ -110,5 +130,5 @@ def _named(release: str) -> str:
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands of this file."""
-    for command in (promote, pause, resume, abort, rollback):
+    for command in (promote, pause, resume, abort, rollback, shadow):
         app.command(rich_help_panel="Releases")(command)

@@ -34,6 +34,8 @@ def status(
     headers = ("product", "production", "canary", "epoch", "releases", "newest release", "its state", "held by")
     print_table(f"What serves · {home.root}", headers, [_row(one) for one in found])
     for one in found:
+        if shadow := one["slots"].get("shadow"):
+            typer.echo(f"{one['product']}: release {short(shadow)} is the shadow; nobody sees what it answers.")
         for said in (*([one["alert"]] if one["alert"] else ()), *one["refused"]):
             typer.echo(f"{_moment(said['at'])} {one['product']}: {said['what']}")
     if not known:

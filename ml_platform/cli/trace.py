@@ -20,22 +20,32 @@ def trace(
 ) -> None:
     """Show what produced an answer: release, prompt, guardrails, features, cohort, cost, and what was said of it."""
     from ml_platform.contracts.home import Home
+    from ml_platform.errors import InvalidInputError
 
     home = Home.from_environment()
     found = _find(home, response_id)
+    if found is None:
+        raise InvalidInputError(
+            f"there is no answer '{response_id}' in {home.root}. Ids begin with 'resp_' and stand in the header "
+            "x-response-id; a gateway on another machine keeps its own log."
+        )
     release, note = _release(home, found.record)
+    copied = _find_copy(home, found.record)
     if as_json:
         print_json(
             {
                 "record": found.record,
                 "release": release,
                 "release_note": note,
+                "shadow": copied,
                 "feedback": found.feedback,
                 "outcomes": found.outcomes,
             }
         )
         return
     _print_answer(found.record)
+    if copied is not None:
+        _print_shadow(copied)
     _print_release(release, note, found.record)
     _print_features(found.record)
     _print_verdicts(found.record)
@@ -43,13 +53,12 @@ def trace(
     _print_said(found)
 
 
-def _find(home: "Home", response_id: str) -> "Answered":
+def _find(home: "Home", response_id: str) -> "Answered | None":
     """The answer in the store or the log of this home; asking makes no store."""
     from pathlib import Path
 
     from sqlalchemy.engine import make_url
 
-    from ml_platform.errors import InvalidInputError
     from ml_platform.lineage.provenance.store import Answered, ProvenanceStore
     from ml_platform.lineage.provenance.trace import find_in_log
     from ml_platform.lineage.provenance.trace import trace as find
@@ -62,12 +71,19 @@ def _find(home: "Home", response_id: str) -> "Answered":
         store = ProvenanceStore(home.provenance_url)
         found = find(response_id, store, home.provenance_log)
         store.close()
-    if found is None:
-        raise InvalidInputError(
-            f"there is no answer '{response_id}' in {home.root}. Ids begin with 'resp_' and stand in the header "
-            "x-response-id; a gateway on another machine keeps its own log."
-        )
     return found
+
+
+def _find_copy(home: "Home", record: "ProvenanceRecord") -> "ProvenanceRecord | None":
+    """What the shadow made of the same question, None where it was not asked. An answer is shown without it too."""
+    from ml_platform.errors import MlPlatformError
+    from ml_platform.serving.shadow import shadow_id
+
+    try:
+        found = None if record.shadow_of else _find(home, shadow_id(record.response_id))
+    except MlPlatformError:
+        return None
+    return None if found is None else found.record
 
 
 def _release(home: "Home", record: "ProvenanceRecord") -> "tuple[Release | None, str]":
@@ -101,6 +117,18 @@ def _print_answer(record: "ProvenanceRecord") -> None:
             ("asked", record.utterance),
             ("answered with", record.answer),
             *((f"error: {error.kind}", error.message) for error in record.errors),
+        ]
+    )
+
+
+def _print_shadow(copy: "ProvenanceRecord") -> None:
+    """What the shadow answered to a copy of the question."""
+    failed = ", ".join(error.kind for error in copy.errors)
+    print_pairs(
+        [
+            ("shadow's response", copy.response_id),
+            ("shadow's release", copy.release_id),
+            ("shadow's answer", copy.answer or failed),
         ]
     )
 

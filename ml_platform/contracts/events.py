@@ -1,20 +1,29 @@
 """Events: what the ledger records, one payload a kind; nothing else ever changes what serves."""
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AwareDatetime, Field
 
-from ml_platform.contracts.base import Contract, GrowingContract, Name, Sha256, Share
+from ml_platform.contracts.base import Contract, Name, Sha256
 from ml_platform.contracts.evidence import Evidence, Verdict
 from ml_platform.contracts.policy import PromotionPolicy, SlotName
 from ml_platform.contracts.release import Release
+from ml_platform.contracts.slot_moves import (
+    CanaryAborted,
+    CanaryAdvanced,
+    CanaryOpened,
+    CanaryPaused,
+    CanaryReplaced,
+    CanaryResumed,
+    ReleasePromoted,
+    ReleaseRolledBack,
+    ShadowClosed,
+    ShadowOpened,
+)
 
 NO_EVENT_SHA256 = "0" * 64
 """What the first event of a product names as the one before it."""
-
-Step = Annotated[int, Field(ge=1)]
-Exposure = Annotated[Share, Field(gt=0.0)]
 
 
 class EventKind(StrEnum):
@@ -34,13 +43,15 @@ class EventKind(StrEnum):
     CANARY_ABORTED = "canary_aborted"
     RELEASE_PROMOTED = "release_promoted"
     RELEASE_ROLLED_BACK = "release_rolled_back"
+    SHADOW_OPENED = "shadow_opened"
+    SHADOW_CLOSED = "shadow_closed"
     ALIAS_RESTORED = "alias_restored"
     ADMISSION_REFUSED = "admission_refused"
 
     @property
     def moves(self) -> bool:
         """Whether an event of this kind changes what serves, and so raises the epoch."""
-        return self.name.startswith("CANARY_") or self in (self.RELEASE_PROMOTED, self.RELEASE_ROLLED_BACK)
+        return self.name.startswith(("CANARY_", "SHADOW_")) or self in (self.RELEASE_PROMOTED, self.RELEASE_ROLLED_BACK)
 
 
 class PolicyRecorded(Contract):
@@ -101,66 +112,6 @@ class ReleaseEligible(Contract):
     expires_at: AwareDatetime
 
 
-class CanaryOpened(Contract):
-    """A release begins to serve a share of the users."""
-
-    release_id: Sha256
-    step: Step
-    exposure: Exposure
-
-
-class CanaryReplaced(Contract):
-    """The canary makes room for a newer one; it did nothing wrong."""
-
-    release_id: Sha256
-    by: Sha256
-
-
-class CanaryAdvanced(Contract):
-    """The canary goes on to a further step of its plan."""
-
-    release_id: Sha256
-    step: Step
-    exposure: Exposure
-
-
-class CanaryPaused(Contract):
-    """The canary keeps its users and goes no further."""
-
-    release_id: Sha256
-    reason: str
-
-
-class CanaryResumed(Contract):
-    """A paused canary goes on."""
-
-    release_id: Sha256
-    reason: str
-
-
-class CanaryAborted(Contract):
-    """The canary leaves its slot because of what was seen of it."""
-
-    release_id: Sha256
-    reason: str
-
-
-class ReleasePromoted(GrowingContract):
-    """The canary becomes production; what served before is superseded. A person who decides it says why."""
-
-    came_later: ClassVar[tuple[str, ...]] = ("reason",)
-    release_id: Sha256
-    reason: str | None = None
-
-
-class ReleaseRolledBack(Contract):
-    """Production leaves its slot and a superseded release serves again."""
-
-    release_id: Sha256
-    to: Sha256
-    reason: str
-
-
 class AliasRestored(Contract):
     """An alert: somebody moved an alias in MLflow by hand; it is put back to what the slot holds, and moved nothing.
 
@@ -203,6 +154,8 @@ Payload = (
     | CanaryAborted
     | ReleasePromoted
     | ReleaseRolledBack
+    | ShadowOpened
+    | ShadowClosed
     | AliasRestored
     | AdmissionRefused
 )
@@ -222,6 +175,8 @@ PAYLOADS: dict[EventKind, type[Payload]] = {
     EventKind.CANARY_ABORTED: CanaryAborted,
     EventKind.RELEASE_PROMOTED: ReleasePromoted,
     EventKind.RELEASE_ROLLED_BACK: ReleaseRolledBack,
+    EventKind.SHADOW_OPENED: ShadowOpened,
+    EventKind.SHADOW_CLOSED: ShadowClosed,
     EventKind.ALIAS_RESTORED: AliasRestored,
     EventKind.ADMISSION_REFUSED: AdmissionRefused,
 }

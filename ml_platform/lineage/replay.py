@@ -31,8 +31,8 @@ class Replay:
 
     `pins` are the events that pin a policy, their signatures not verified; `promoted` is the promotion of each release
     that was in production, the one that served last at the end; `falls` are the times at which a release was aborted
-    or rolled back; `alert` is the newest alert; `opened` opened the canary that is in its slot; `refusals` are the
-    refused admissions of the present epoch.
+    or rolled back; `alert` is the newest alert; `opened` opened the canary that is in its slot, `shadowed` the shadow;
+    `refusals` are the refused admissions of the present epoch.
     """
 
     product: str
@@ -53,6 +53,7 @@ class Replay:
     canary_step: int = 0
     exposure: float = 0.0
     opened: Event | None = None
+    shadowed: Event | None = None
     refusals: list[Event] = field(default_factory=list)
 
     @property

@@ -10,12 +10,6 @@ from ml_platform.contracts.events import (
     PAYLOADS,
     AdmissionRefused,
     AliasRestored,
-    CanaryAborted,
-    CanaryAdvanced,
-    CanaryOpened,
-    CanaryPaused,
-    CanaryReplaced,
-    CanaryResumed,
     Event,
     EventKind,
     EvidenceRecorded,
@@ -23,11 +17,21 @@ from ml_platform.contracts.events import (
     PolicyRecorded,
     ReleaseEligible,
     ReleaseHeld,
-    ReleasePromoted,
     ReleaseRegistered,
-    ReleaseRolledBack,
 )
 from ml_platform.contracts.policy import SlotName
+from ml_platform.contracts.slot_moves import (
+    CanaryAborted,
+    CanaryAdvanced,
+    CanaryOpened,
+    CanaryPaused,
+    CanaryReplaced,
+    CanaryResumed,
+    ReleasePromoted,
+    ReleaseRolledBack,
+    ShadowClosed,
+    ShadowOpened,
+)
 
 if TYPE_CHECKING:
     from ml_platform.lineage.replay import Replay
@@ -79,6 +83,11 @@ def _close_canary(replay: "Replay", release_id: str, state: ReleaseState) -> Non
     replay.canary_step, replay.exposure = 0, 0.0
 
 
+def _leave_shadow(replay: "Replay") -> None:
+    del replay.slots[SlotName.SHADOW]
+    replay.shadowed = None
+
+
 def _policy_recorded(replay: "Replay", payload: PolicyRecorded, _: Event) -> None:
     replay.policies[payload.policy.sha256] = payload.policy
 
@@ -115,6 +124,8 @@ def _judged(replay: "Replay", payload: ReleaseHeld | ReleaseEligible, _: Event) 
     if replay.releases[payload.release_id].promotion_policy.content_sha256 != payload.policy_sha256:
         raise IllegalEventError("it was judged under another promotion policy than the release names")
     held = isinstance(payload, ReleaseHeld)
+    if held and replay.slots.get(SlotName.SHADOW) == payload.release_id:
+        raise IllegalEventError(f"release {payload.release_id[:12]} is in the shadow slot, which is closed before")
     replay.states[payload.release_id] = ReleaseState.HELD if held else ReleaseState.ELIGIBLE
     replay.judged[payload.release_id] = payload
 
@@ -123,6 +134,8 @@ def _canary_opened(replay: "Replay", payload: CanaryOpened, event: Event) -> Non
     _require_state(replay, payload.release_id, ReleaseState.ELIGIBLE)
     if SlotName.CANARY in replay.slots:
         raise IllegalEventError(f"release {replay.slots[SlotName.CANARY][:12]} is already in the canary slot")
+    if replay.slots.get(SlotName.SHADOW) == payload.release_id:
+        _leave_shadow(replay)
     replay.slots[SlotName.CANARY] = payload.release_id
     replay.states[payload.release_id] = ReleaseState.CANARY
     replay.canary_step, replay.exposure = payload.step, payload.exposure
@@ -180,6 +193,22 @@ def _release_rolled_back(replay: "Replay", payload: ReleaseRolledBack, event: Ev
     replay.promoted[payload.to] = replay.promoted.pop(payload.to)  # served last
 
 
+def _shadow_opened(replay: "Replay", payload: ShadowOpened, event: Event) -> None:
+    _require_state(replay, payload.release_id, ReleaseState.ELIGIBLE)  # so it is in no other slot
+    if SlotName.PRODUCTION not in replay.slots:
+        raise IllegalEventError("nothing is in production, which says how many questions a shadow gets copies of")
+    if shadow := replay.slots.get(SlotName.SHADOW):
+        raise IllegalEventError(f"release {shadow[:12]} is already in the shadow slot")
+    replay.slots[SlotName.SHADOW] = payload.release_id
+    replay.shadowed = event
+
+
+def _shadow_closed(replay: "Replay", payload: ShadowClosed, _: Event) -> None:
+    if replay.slots.get(SlotName.SHADOW) != payload.release_id:
+        raise IllegalEventError(f"release {payload.release_id[:12]} is not in the shadow slot")
+    _leave_shadow(replay)
+
+
 def _alias_restored(replay: "Replay", payload: AliasRestored, event: Event) -> None:
     if payload.expected != replay.slots.get(payload.alias):
         raise IllegalEventError(f"slot {payload.alias} does not hold what it says")
@@ -210,6 +239,8 @@ _RULES: dict[EventKind, Callable[..., None]] = {
     EventKind.CANARY_ABORTED: _canary_aborted,
     EventKind.RELEASE_PROMOTED: _release_promoted,
     EventKind.RELEASE_ROLLED_BACK: _release_rolled_back,
+    EventKind.SHADOW_OPENED: _shadow_opened,
+    EventKind.SHADOW_CLOSED: _shadow_closed,
     EventKind.ALIAS_RESTORED: _alias_restored,
     EventKind.ADMISSION_REFUSED: _admission_refused,
 }

@@ -53,6 +53,8 @@ _SENTENCES: dict[EventKind, Callable[[dict[str, Any], str], str]] = {
     EventKind.CANARY_ABORTED: lambda p, r: f"canary {r} was aborted: {p['reason']}",
     EventKind.RELEASE_PROMOTED: _promoted,
     EventKind.RELEASE_ROLLED_BACK: lambda p, r: f"release {r} was rolled back to {p['to'][:12]}: {p['reason']}",
+    EventKind.SHADOW_OPENED: lambda p, r: f"release {r} became the shadow: {p['reason']}",
+    EventKind.SHADOW_CLOSED: lambda p, r: f"shadow {r} left its slot: {p['reason']}",
     EventKind.ALIAS_RESTORED: _restored,
     EventKind.ADMISSION_REFUSED: _refused,
 }

@@ -6,22 +6,20 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ml_platform.contracts.deployment import DeploymentState
-from ml_platform.contracts.events import (
+from ml_platform.contracts.events import PolicyRecorded, ReleaseRegistered
+from ml_platform.contracts.evidence import GateResult, Producer
+from ml_platform.contracts.pin import PolicyPin
+from ml_platform.contracts.policy import PromotionPolicy, SlotName
+from ml_platform.contracts.release import Release
+from ml_platform.contracts.slot_moves import (
     CanaryAborted,
     CanaryAdvanced,
     CanaryOpened,
     CanaryPaused,
     CanaryReplaced,
     CanaryResumed,
-    PolicyRecorded,
     ReleasePromoted,
-    ReleaseRegistered,
-    ReleaseRolledBack,
 )
-from ml_platform.contracts.evidence import GateResult, Producer
-from ml_platform.contracts.pin import PolicyPin
-from ml_platform.contracts.policy import PromotionPolicy, SlotName
-from ml_platform.contracts.release import Release
 from ml_platform.errors import RefusedError
 from ml_platform.lineage.keys import SigningKey, TrustedKeys
 from ml_platform.lineage.ledger import Ledger
@@ -32,6 +30,8 @@ from ml_platform.lineage.verification import Eligibility
 from ml_platform.release.door import Door
 from ml_platform.release.moves import Held, Move
 from ml_platform.release.recording import record_pin, record_results
+from ml_platform.release.rollback import roll_back
+from ml_platform.release.shadowing import close_shadow, open_shadow
 
 __all__ = ["Controller", "Held", "Move"]
 
@@ -156,7 +156,7 @@ class Controller:
                     f"canary {release_id[:12]} of {product} is at the last of its {len(steps)} steps. Promote it."
                 )
             said = CanaryAdvanced(release_id=release_id, step=step, exposure=steps[step - 1])
-            return self._moved(door, said, f"canary went on to step {step}, {said.exposure:.0%}")
+            return door.move(said, f"canary went on to step {step}, {said.exposure:.0%}")
 
     def pause_canary(
         self, product: str, release_id: str, reason: str, now: datetime, actor: str, expected_epoch: int | None = None
@@ -164,7 +164,7 @@ class Controller:
         """Lets the canary keep its users and go no further; no evidence is needed for that."""
         with self._door(product, now, actor, expected_epoch) as door:
             door.find(release_id)
-            return self._moved(door, CanaryPaused(release_id=release_id, reason=reason), "canary paused")
+            return door.move(CanaryPaused(release_id=release_id, reason=reason), "canary paused")
 
     def resume_canary(
         self, product: str, release_id: str, reason: str, now: datetime, actor: str, expected_epoch: int | None = None
@@ -174,7 +174,7 @@ class Controller:
             release = door.find(release_id)
             if held := door.why_held(release, door.assess(release)):
                 return held
-            return self._moved(door, CanaryResumed(release_id=release_id, reason=reason), "canary resumed")
+            return door.move(CanaryResumed(release_id=release_id, reason=reason), "canary resumed")
 
     def abort_canary(
         self, product: str, release_id: str, reason: str, now: datetime, actor: str, expected_epoch: int | None = None
@@ -182,7 +182,7 @@ class Controller:
         """Takes the canary out of its slot and quarantines it; no evidence is needed for that."""
         with self._door(product, now, actor, expected_epoch) as door:
             policy = door.policy_of(door.find(release_id))
-            move = self._moved(door, CanaryAborted(release_id=release_id, reason=reason), "canary aborted")
+            move = door.move(CanaryAborted(release_id=release_id, reason=reason), "canary aborted")
             quarantine = quarantine_of(door.transaction.replay.falls[release_id], policy.quarantine)
             return Move(product, release_id, None, 0.0, move.epoch, True, f"canary aborted. {quarantine.sentence}")
 
@@ -200,7 +200,7 @@ class Controller:
             release = door.find(release_id)
             if held := door.why_held(release, door.assess(release)):
                 return held
-            return self._moved(door, ReleasePromoted(release_id=release_id, reason=reason), "promoted to production")
+            return door.move(ReleasePromoted(release_id=release_id, reason=reason), "promoted to production")
 
     def roll_back(
         self,
@@ -217,34 +217,27 @@ class Controller:
         evidence expired since blocks no emergency. A failed or quarantined one never does.
         """
         with self._door(product, now, actor, expected_epoch) as door:
-            replay = door.transaction.replay
-            current = replay.slots.get(SlotName.PRODUCTION)
-            if current is None:
-                raise RefusedError(f"nothing of {product} is in production: there is nothing to roll back.")
-            reasons: dict[str, str] = {}
-            for release_id in [to] if to else [one for one in reversed(replay.promoted) if one != current]:
-                if reason_against := door.why_not_again(door.find(release_id)):
-                    reasons[release_id[:12]] = reason_against
-                    continue
-                event = door.transaction.append(ReleaseRolledBack(release_id=current, to=release_id, reason=reason))
-                did = f"rolled back from {current[:12]}"
-                return Move(product, release_id, SlotName.PRODUCTION, 1.0, event.epoch, changed=True, did=did)
-            found = " ".join(f"{name}: {why}" for name, why in reasons.items()) or "none was ever promoted."
-            return Held(product, current, (), reasons, f"no earlier release may serve again: {found}")
+            return roll_back(door, reason, to)
+
+    def open_shadow(
+        self, product: str, release_id: str, reason: str, now: datetime, actor: str, expected_epoch: int | None = None
+    ) -> Move | Held:
+        """Lets a proven release answer copies of users' questions, in the place of an earlier shadow.
+
+        Nobody sees its answers. What is in another slot, was aborted or was in production before is Held.
+        """
+        with self._door(product, now, actor, expected_epoch) as door:
+            return open_shadow(door, release_id, reason)
+
+    def close_shadow(
+        self, product: str, release_id: str, reason: str, now: datetime, actor: str, expected_epoch: int | None = None
+    ) -> Move:
+        """Takes the shadow out of its slot; no evidence is needed for that."""
+        with self._door(product, now, actor, expected_epoch) as door:
+            return close_shadow(door, release_id, reason)
 
     @contextmanager
     def _door(self, product: str, now: datetime, actor: str, expected_epoch: int | None) -> Iterator[Door]:
         with self.ledger.write(product, now, actor) as transaction:
             transaction.expect_epoch(expected_epoch)
             yield Door(transaction, self.trusted, self.operators, now)
-
-    def _moved(
-        self,
-        door: Door,
-        payload: CanaryAdvanced | CanaryPaused | CanaryResumed | CanaryAborted | ReleasePromoted,
-        did: str,
-    ) -> Move:
-        event, replay = door.transaction.append(payload), door.transaction.replay
-        slot = next((slot for slot, serving in replay.slots.items() if serving == payload.release_id), None)
-        exposure = 1.0 if slot is SlotName.PRODUCTION else replay.exposure
-        return Move(replay.product, payload.release_id, slot, exposure, event.epoch, changed=True, did=did)

@@ -7,6 +7,15 @@ from ml_platform.contracts.deployment import ReleaseState
 from ml_platform.contracts.events import ReleaseEligible, ReleaseHeld
 from ml_platform.contracts.policy import PromotionPolicy, SlotName
 from ml_platform.contracts.release import Release
+from ml_platform.contracts.slot_moves import (
+    CanaryAborted,
+    CanaryAdvanced,
+    CanaryPaused,
+    CanaryResumed,
+    ReleasePromoted,
+    ShadowClosed,
+    ShadowOpened,
+)
 from ml_platform.errors import NotEligibleError
 from ml_platform.lineage.keys import TrustedKeys
 from ml_platform.lineage.ledger import Transaction
@@ -18,6 +27,9 @@ from ml_platform.lineage.verification import Eligibility, assess_evidence, outda
 from ml_platform.release.moves import Held, Move
 
 __all__ = ["PINNED", "QUARANTINE", "Door"]
+
+
+Moving = CanaryAdvanced | CanaryPaused | CanaryResumed | CanaryAborted | ReleasePromoted | ShadowOpened | ShadowClosed
 
 
 @dataclass(frozen=True)
@@ -49,8 +61,8 @@ class Door:
         envelopes = self.transaction.envelopes(release.release_id)
         return assess_evidence(envelopes, self.trusted, self.policy_of(release), release, self.now)
 
-    def why_held(self, release: Release, found: Eligibility) -> Held | None:
-        """What holds a release that would serve more users than now, None for nothing."""
+    def why_unproven(self, release: Release, found: Eligibility) -> Held | None:
+        """What holds a release off every slot: its policy's pin, its quarantine, its evidence; None for nothing."""
         policy, replay = self.policy_of(release), self.transaction.replay
         pin = counting_pin(self.transaction.pins(), self.operators)
         if reason := why_not_pinned(release.product, policy.sha256, pin):
@@ -58,11 +70,16 @@ class Door:
         quarantine = quarantine_of(replay.falls.get(release.release_id, ()), policy.quarantine)
         if quarantine.holds(self.now):
             return _held(release, {QUARANTINE: quarantine.sentence})
-        if not found.eligible:
-            return _held(release, dict(found.reasons))
+        return None if found.eligible else _held(release, dict(found.reasons))
+
+    def why_held(self, release: Release, found: Eligibility) -> Held | None:
+        """What holds a release that would serve more users than now, None for nothing."""
+        if held := self.why_unproven(release, found):
+            return held
         if newer := self._newer_than(release):
             return Held(release.product, release.release_id, because=newer)
-        outdated = outdated_comparisons(found, policy, replay.slots.get(SlotName.PRODUCTION))
+        production = self.transaction.replay.slots.get(SlotName.PRODUCTION)
+        outdated = outdated_comparisons(found, self.policy_of(release), production)
         return _held(release, outdated) if outdated else None
 
     def why_not_again(self, release: Release) -> str:
@@ -80,7 +97,7 @@ class Door:
         return " ".join(f"{name}: {reason}" for name, reason in reasons.items())
 
     def say(self, release: Release, found: Eligibility) -> None:
-        """Records held or eligible, where that is news."""
+        """Records held or eligible, where that is news; what is held leaves the shadow slot before."""
         replay, release_id = self.transaction.replay, release.release_id
         policy_sha256 = self.policy_of(release).sha256
         said: ReleaseHeld | ReleaseEligible
@@ -88,17 +105,34 @@ class Door:
             said = ReleaseEligible(release_id=release_id, policy_sha256=policy_sha256, expires_at=found.expires_at)
         else:
             said = ReleaseHeld(release_id=release_id, policy_sha256=policy_sha256, gates=dict(found.reasons))
+        if isinstance(said, ReleaseHeld) and replay.slots.get(SlotName.SHADOW) == release_id:
+            reason = f"held: {', '.join(said.gates)}"
+            self.transaction.append(ShadowClosed(release_id=release_id, reason=reason))
         if replay.states[release_id] in FALLEN or replay.judged.get(release_id) != said:
             self.transaction.append(said)
 
     def already(self, release_id: str) -> Move | Held:
         """What there is to say of a release that serves, or served before."""
         replay = self.transaction.replay
-        for slot, serving in replay.slots.items():
-            if serving == release_id:
-                exposure = replay.exposure if slot is SlotName.CANARY else 1.0
-                return Move(replay.product, release_id, slot, exposure, replay.epoch, changed=False)
+        if slot := self.slot_of(release_id):
+            return Move(replay.product, release_id, slot, self._exposure(slot), replay.epoch, changed=False)
         return Held(replay.product, release_id, because=f"this release was {replay.states[release_id]} before")
+
+    def slot_of(self, release_id: str) -> SlotName | None:
+        """The slot that a release is in, None for none."""
+        slots = self.transaction.replay.slots
+        return next((slot for slot, serving in slots.items() if serving == release_id), None)
+
+    def move(self, payload: Moving, did: str) -> Move:
+        """Appends the event that moves a slot; tells where its release is afterwards. Raises RefusedError."""
+        event, release_id = self.transaction.append(payload), payload.release_id
+        slot = self.slot_of(release_id)
+        return Move(self.transaction.replay.product, release_id, slot, self._exposure(slot), event.epoch, True, did)
+
+    def _exposure(self, slot: SlotName | None) -> float:
+        """The share of the users whose answers come from a slot."""
+        shares = {SlotName.PRODUCTION: 1.0, SlotName.CANARY: self.transaction.replay.exposure}
+        return shares.get(slot, 0.0) if slot else 0.0
 
     def _newer_than(self, release: Release) -> str:
         """Which serving release is newer than this one, in words; empty when none is."""

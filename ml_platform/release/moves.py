@@ -25,6 +25,8 @@ class Move:
             return self.did
         if self.slot is SlotName.PRODUCTION:
             return "already in production"
+        if self.slot is SlotName.SHADOW:
+            return "already the shadow"
         return f"canary {'open' if self.changed else 'was already open'} at {self.exposure:.0%}"
 
 

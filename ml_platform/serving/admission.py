@@ -62,8 +62,8 @@ def why_off_plan(replay: Replay, slot: SlotName | None) -> dict[str, str]:
 
 
 def let_in_by(replay: Replay, release_id: str, slot: SlotName | None) -> Event | None:
-    """The event that let a release into its slot: the opening of the canary, or the promotion."""
-    if slot is SlotName.CANARY:
-        opened = replay.opened
+    """The event that let a release into its slot: the opening of the canary or the shadow, or the promotion."""
+    if slot in (SlotName.CANARY, SlotName.SHADOW):
+        opened = replay.opened if slot is SlotName.CANARY else replay.shadowed
         return opened if opened is not None and opened.payload["release_id"] == release_id else None
     return replay.promoted.get(release_id)

@@ -203,7 +203,7 @@ class Follower:
             self._turn(wanted)
             serving = self._deployments.of(product)
             wants |= {one: loaded.admitted.release for one, loaded in (serving.releases if serving else {}).items()}
-            wants |= wanted.admitted
+            wants |= wanted.admitted(self._loading.tried)
             self._refusals.tell(wanted, self._loading.failures)
         self._loading.want(wants)
 

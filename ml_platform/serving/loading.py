@@ -78,6 +78,10 @@ class Loading:
         """Whether any release is being loaded."""
         return bool(self._tasks)
 
+    def tried(self, release_id: str) -> bool:
+        """Whether a release is loaded, or was tried in vain."""
+        return release_id in self.loaded or release_id in self.failures
+
     def want(self, releases: Mapping[str, Release]) -> None:
         """Begins to load what is missing and not just failed; gives up what nobody wants any more."""
         if self._closed:

@@ -22,10 +22,16 @@ class Wanted:
     places: Mapping[Place, Release]
     refused: Mapping[Place, str] = field(default_factory=dict)
 
-    @property
-    def admitted(self) -> dict[str, Release]:
-        """The releases that may serve somewhere, the most urgent first."""
-        order = (SlotName.PRODUCTION, None, SlotName.CANARY, SlotName.SHADOW)
+    def admitted(self, tried: Callable[[str], bool]) -> dict[str, Release]:
+        """The releases that may serve somewhere, the most urgent first; a shadow only once all others were tried.
+
+        `tried` says whether a release is loaded, or could not be.
+        """
+        serving = self._of(SlotName.PRODUCTION, None, SlotName.CANARY)
+        shadow = self._of(SlotName.SHADOW)
+        return serving | {one: shadow[one] for one in shadow if all(map(tried, serving)) or tried(one)}
+
+    def _of(self, *order: Place) -> dict[str, Release]:
         places = [place for place in order if place in self.places and place not in self.refused]
         return {self.places[place].release_id: self.places[place] for place in places}
 
@@ -68,7 +74,7 @@ def _kept(present: RoutingTable, wanted: Wanted) -> RoutingTable:
     states = wanted.state.releases
     if present.canary in refused or (present.canary and states.get(present.canary) not in _STILL_SERVED):
         present = replace(present, canary=None, exposure=0.0, rollout="")
-    if present.shadow in refused:
+    if present.shadow in refused or present.shadow != wanted.state.slots.get(SlotName.SHADOW):
         present = replace(present, shadow=None)
     if present.last_good in refused:
         present = replace(present, last_good=None)

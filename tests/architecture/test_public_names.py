@@ -27,6 +27,7 @@ COMMANDS = {
     "rollback",
     "run",
     "schemas",
+    "shadow",
     "ship",
     "show",
     "skew",

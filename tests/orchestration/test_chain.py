@@ -17,9 +17,9 @@ from benchmarks.tiny_product import LAST_COMPLETE_DAY
 from definitions import platform_definitions
 from ml_platform.cli.app import run as mlp
 from ml_platform.contracts.deployment import ReleaseState
-from ml_platform.contracts.events import ReleasePromoted
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.policy import SlotName
+from ml_platform.contracts.slot_moves import ReleasePromoted
 from ml_platform.lineage.artifacts import LocalArtifactStore
 from ml_platform.lineage.ledger import Ledger
 from resources.manifests import ManifestIOManager, Value

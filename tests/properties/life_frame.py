@@ -90,9 +90,12 @@ class LifeFrame(RuleBasedStateMachine):
         self.done["steps"] += 1
         self.steps += 1
         state, served = self.state, {ReleaseState.CANARY, ReleaseState.PAUSED, ReleaseState.PRODUCTION}
-        assert set(state.slots.values()) <= self.oracle.opened
+        users_see = [one for slot, one in state.slots.items() if slot is not SlotName.SHADOW]
+        assert set(users_see) <= self.oracle.opened
+        assert state.slots.get(SlotName.SHADOW) == self.oracle.shadow
+        assert self.oracle.shadow is None or state.releases[self.oracle.shadow] is ReleaseState.ELIGIBLE
         assert state.slots.get(SlotName.PRODUCTION) in {None, *self.oracle.promoted}
-        assert {name for name, of in state.releases.items() if of in served} == set(state.slots.values())
+        assert {name for name, of in state.releases.items() if of in served} == set(users_see)
         assert (SlotName.CANARY in state.slots) == (state.exposure > 0) == (state.canary_step > 0)
         if self.steps % self.whole_every == 0:
             self.everything_verifies()
@@ -102,6 +105,7 @@ class LifeFrame(RuleBasedStateMachine):
         wanted = LedgerReader(Ledger(self.url)).read(PRODUCT, Trust(self.trusted, self.operators), self.now)
         for place, release in wanted.places.items():
             came_in = self.oracle.opened if place is SlotName.CANARY else self.oracle.promoted
+            came_in = {self.oracle.shadow} if place is SlotName.SHADOW else came_in
             verdicts = [self.oracle.newest(release.release_id, gate) for gate in GATES]
             sound = all(fact is not None and fact.verdict is Verdict.PASS for fact in verdicts)
             if place not in wanted.refused:

@@ -125,7 +125,7 @@ class Life(WorkingLife):
 
     @rule(which=CHOICES, move=MOVES, number=EITHER, rows=st.integers(1, 3))
     def a_move_dies_between_two_appends(self, which: int, move: str, number: int, rows: int) -> None:
-        which, controller = self.chosen(which), self.controllers[number]
+        which, controller = self.chosen(which, move), self.controllers[number]
         self._dies(controller.ledger, rows, lambda: self.call(controller, move, which, self.state.epoch), move, which)
 
     def _dies(self, ledger: Ledger, rows: int, work: Callable[[], object], move: str, which: int) -> None:
@@ -136,7 +136,7 @@ class Life(WorkingLife):
         except DiedError:
             expected = False
             self.done["died"] += 1
-        self.note(move, expected)
+        self.note(move, expected, which)
 
     @rule(which=NUMBERS, verdicts=VERDICTS, number=EITHER, rows=st.integers(1, 9), how=DEATHS)
     def a_judgement_dies_between_two_appends(

@@ -71,6 +71,7 @@ class Oracle:
     spoilt: set[str] = field(default_factory=set)
     opened: set[str] = field(default_factory=set)
     promoted: set[str] = field(default_factory=set)
+    shadow: str | None = None
 
     def newest(self, release_id: str, gate: str) -> Fact | None:
         """The verdict that counts: the newest, of equally new ones the worst, of keys that still count."""
@@ -86,6 +87,8 @@ class Oracle:
                 continue
             fact = Fact(gate, verdict, reference, by, now, now + timedelta(days=days))
             self.facts[release.release_id].append(fact)
+        if self.shadow == release.release_id and list(self.unproven(release, now)):
+            self.shadow = None  # what is held answers no copies either
 
     def pinned(self) -> str | None:
         """The digest of the policy that counts."""
@@ -96,29 +99,42 @@ class Oracle:
         falls = self.falls[release.release_id]
         return len(falls) > 2 or bool(falls and now < falls[-1] + timedelta(hours=24 * 2 ** (len(falls) - 1)))
 
-    def doubts(self, release: Release, state: DeploymentState, now: datetime) -> Iterator[str]:
-        """Everything that speaks against this release serving more users."""
-        release_id = release.release_id
+    def unproven(self, release: Release, now: datetime) -> Iterator[str]:
+        """The gates whose evidence says no PASS of this release."""
+        if release.release_id in self.spoilt:
+            yield "forged evidence"
+        for gate in GATES:
+            fact = self.newest(release.release_id, gate)
+            if fact is None or fact.verdict is not Verdict.PASS or not fact.at <= now < fact.until:
+                yield gate
+
+    def doubts_unseen(self, release: Release, now: datetime) -> Iterator[str]:
+        """Everything that speaks against this release answering questions, even where nobody sees the answers."""
         if self.pinned() != release.promotion_policy.content_sha256:
             yield "policy"
         if self.quarantined(release, now):
             yield "quarantine"
-        if release_id in self.spoilt:
-            yield "forged evidence"
-        for gate in GATES:
-            fact = self.newest(release_id, gate)
-            if fact is None or fact.verdict is not Verdict.PASS or not fact.at <= now < fact.until:
-                yield gate
-            elif gate == PAIRED and fact.reference != state.slots.get(SlotName.PRODUCTION, "base"):
-                yield f"{gate} compares with {fact.reference[:12]}"
-        if any(BY_ID[serving].data.as_of > release.data.as_of for serving in state.slots.values()):
+        yield from self.unproven(release, now)
+
+    def doubts(self, release: Release, state: DeploymentState, now: datetime) -> Iterator[str]:
+        """Everything that speaks against this release serving more users."""
+        yield from self.doubts_unseen(release, now)
+        production, canary = state.slots.get(SlotName.PRODUCTION), state.slots.get(SlotName.CANARY)
+        paired = self.newest(release.release_id, PAIRED)
+        if paired is not None and paired.reference != (production or "base"):
+            yield f"{PAIRED} compares with {paired.reference[:12]}"
+        if any(BY_ID[serving].data.as_of > release.data.as_of for serving in (production, canary) if serving):
             yield "older than what serves"
 
     def expects(self, move: str, release: Release, state: DeploymentState, now: datetime) -> bool:
         """Whether the slots move when this is asked for; a rollback is looked at afterwards."""
         where = state.releases.get(release.release_id)
         proven = not list(self.doubts(release, state, now))
+        unserved = where in (ReleaseState.REGISTERED, ReleaseState.HELD, ReleaseState.ELIGIBLE)
+        other, questions = self.shadow != release.release_id, SlotName.PRODUCTION in state.slots
         return {
+            "open_shadow": unserved and other and questions and not list(self.doubts_unseen(release, now)),
+            "close_shadow": not other,
             "open": where in JUDGED and proven,
             "advance": where is ReleaseState.CANARY and proven and state.canary_step < 3,
             "promote": where is ReleaseState.CANARY and proven,
@@ -129,6 +145,8 @@ class Oracle:
 
     def moved(self, before: DeploymentState, after: DeploymentState, now: datetime) -> None:
         """Takes in what a move did; what came into a slot must have come in through the gates."""
+        if self.shadow and after.releases.get(self.shadow) is ReleaseState.CANARY:
+            self.shadow = None
         for release_id, where in after.releases.items():
             if before.releases.get(release_id) is where:
                 continue

@@ -30,8 +30,10 @@ EITHER = st.integers(0, 1)
 THEN = st.sampled_from(
     ["", "promote", "advance promote", "advance advance advance", "pause promote", "pause resume", "abort"]
 )
+BEHIND_THE_SHADOW = st.sampled_from(["hold", "open", "open promote", "hold", "close_shadow", ""])
 BEHIND = st.sampled_from([0, 0, 0, 0, 1])
-MOVES = st.sampled_from(["open", "advance", "pause", "resume", "abort", "promote", "promote"])
+SHADOWING = ("open_shadow", "close_shadow")
+MOVES = st.sampled_from(["open", "advance", "pause", "resume", "abort", "promote", "promote", *SHADOWING])
 
 
 class WorkingLife(LifeFrame):
@@ -59,8 +61,9 @@ class WorkingLife(LifeFrame):
     def judge(self, which: int, verdicts: dict[str, Verdict], number: int) -> None:
         if RELEASES[which].release_id not in self.state.releases:
             self.register(which, number)
-        reference = self.judge_with(self.controllers[number], which, verdicts)
+        reference, shadow = self.judge_with(self.controllers[number], which, verdicts), self.oracle.shadow
         self.oracle.judged(RELEASES[which], verdicts, reference, self.signer.key_id, self.now)
+        self.done["shadow held"] += self.oracle.shadow != shadow
 
     def judge_with(self, controller: Controller, which: int, verdicts: dict[str, Verdict]) -> str:
         """Records verdicts and tells what they compare with."""
@@ -91,9 +94,21 @@ class WorkingLife(LifeFrame):
         if back:
             self.roll_back(number, None, 0)
 
+    @rule(first=st.just(0), second=st.integers(1, 3), number=EITHER, then=BEHIND_THE_SHADOW)
+    def a_shadow(self, first: int, second: int, number: int, then: str) -> None:
+        """Beside what is in production; afterwards it is perhaps the canary, held or gone."""
+        if SlotName.PRODUCTION not in self.state.slots:
+            self.a_whole_run(first, number, "promote")
+        for what in ["judge", "open_shadow", *then.split()]:
+            if what in ("judge", "hold"):
+                self.judge(second, {GATES[0]: Verdict.FAIL} if what == "hold" else {}, number)
+                self.look()
+            else:
+                self.move(second, what, number, 0)
+
     @rule(which=CHOICES, move=MOVES, number=EITHER, behind=BEHIND)
     def move(self, which: int, move: str, number: int, behind: int) -> None:
-        which = self.chosen(which)
+        which = self.chosen(which, move)
         expected = self.oracle.expects(move, RELEASES[which], self.state, self.now)
         try:
             found = self.call(self.controllers[number], move, which, self.state.epoch - behind)
@@ -105,27 +120,31 @@ class WorkingLife(LifeFrame):
         else:
             assert isinstance(found, Held) or found.changed == expected
             assert isinstance(found, Move) or (not expected and found.sentence.startswith("held: "))
-        self.note(move, expected)
+        self.note(move, expected, which)
 
-    def chosen(self, which: int) -> int:
-        """The number of the canary, or of the first release where there is none."""
-        serving = self.state.slots.get(SlotName.CANARY)
+    def chosen(self, which: int, move: str) -> int:
+        """The number of the canary or of the shadow that a move is about, of the first release where there is none."""
+        serving = self.state.slots.get(SlotName.SHADOW if move == "close_shadow" else SlotName.CANARY)
         numbers = [number for number, one in enumerate(RELEASES) if one.release_id == serving]
         return which if which != CANARY else next(iter(numbers), 0)
 
     def call(self, controller: Controller, move: str, which: int, epoch: int) -> Move | Held:
         """One of the controller's moves."""
         release_id = RELEASES[which].release_id
-        why = ("reason",) if move in ("pause", "resume", "abort") else ()
-        name = move if move == "promote" else f"{move}_canary"
+        why = ("reason",) if move in ("pause", "resume", "abort", *SHADOWING) else ()
+        name = move if move in ("promote", *SHADOWING) else f"{move}_canary"
         done: Move | Held = getattr(controller, name)(PRODUCT, release_id, *why, self.now, "run", expected_epoch=epoch)
         return done
 
-    def note(self, move: str, expected: bool) -> None:
+    def note(self, move: str, expected: bool, which: int = 0) -> None:
         """The slots moved if, and only if, they were expected to."""
         after = self.observer.state(PRODUCT)
+        if expected and move in SHADOWING:
+            self.oracle.shadow = RELEASES[which].release_id if move == "open_shadow" else None
         assert (after.epoch > self.state.epoch) == expected, f"{move}: expected {expected}"
+        shadow = self.oracle.shadow
         self.oracle.moved(self.state, after, self.now)
+        self.done["shadow to canary"] += self.oracle.shadow != shadow
         self.state = after
         self.done[move if expected else f"{move} refused"] += 1
 

@@ -97,11 +97,12 @@ class AliasLife(RuleBasedStateMachine):
         if slot in self.aliases():
             self.client.delete_registered_model_alias(PRODUCT, slot)
 
-    @rule(which=st.integers(0, 1), move=st.sampled_from(["open_canary", "open_canary", "promote"]))
+    @rule(which=st.integers(0, 1), move=st.sampled_from(["open_canary", "open_canary", "promote", "open_shadow"]))
     def the_controller_moves(self, which: int, move: str) -> None:
         self.now += timedelta(seconds=1)
         try:
-            getattr(self.controller, move)(PRODUCT, RELEASES[which].release_id, self.now, "run")
+            why = ("to compare",) if move == "open_shadow" else ()
+            getattr(self.controller, move)(PRODUCT, RELEASES[which].release_id, *why, self.now, "run")
         except RefusedError:
             return
         self.state = self.controller.state(PRODUCT)

@@ -21,6 +21,7 @@ OFTEN = (
     *("open", "advance", "pause", "resume", "abort", "promote", "roll back", "race"),
     *("open refused", "promote refused", "roll back refused", "race refused", "died", "killed", "tampered"),
     *("gateway refused", "admitted", "refused"),
+    *("open_shadow", "open_shadow refused", "close_shadow", "close_shadow refused", "shadow held", "shadow to canary"),
 )
 """What must have happened several times, lest the lives prove nothing."""
 

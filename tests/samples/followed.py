@@ -72,11 +72,12 @@ class World:
     base: str = BASE
     adapters: dict[int, Path] = field(default_factory=dict)
     """Real adapters by seed; all other seeds have small ones that no model could use."""
+    serving: ServingContent = SERVING
 
     def __post_init__(self) -> None:
         self.trust = Trust(trusting(self.key), trusting(OPERATOR))
         self.store = LocalArtifactStore(self.home.artifacts)
-        for content in (PROMPT, GUARDRAILS, SERVING):
+        for content in (PROMPT, GUARDRAILS, self.serving):
             keep_content(self.store, content)
 
     @property
@@ -114,7 +115,7 @@ class World:
         }
         plain["prompt"] = VersionedPart(version="1.0.0", content_sha256=PROMPT.sha256)
         plain["guardrails"] = VersionedPart(version="1.0.0", content_sha256=GUARDRAILS.sha256)
-        plain["serving"] = VersionedPart(version="1.0.0", content_sha256=SERVING.sha256)
+        plain["serving"] = VersionedPart(version="1.0.0", content_sha256=self.serving.sha256)
         return Release.model_validate(plain)
 
     def adapter(self, seed: int) -> str:
@@ -151,6 +152,12 @@ class World:
         """A new release, proven and opened as the canary."""
         release_id = self.prove(self.release(seed))
         self.open(release_id)
+        return release_id
+
+    def shadow(self, seed: int) -> str:
+        """A new release, proven and opened as the shadow."""
+        release_id = self.prove(self.release(seed))
+        epoch_of(self.controller.open_shadow(self.product, release_id, "to compare", self.now, "ops"))
         return release_id
 
     def events(self, kind: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import event
 
-from ml_platform.contracts.events import CanaryPaused, CanaryResumed
+from ml_platform.contracts.slot_moves import CanaryPaused, CanaryResumed
 from ml_platform.errors import BusyError, EpochConflictError
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.ledger import Ledger

@@ -11,18 +11,16 @@ import pytest
 from sqlalchemy import insert
 
 from ml_platform.contracts.events import (
-    CanaryAdvanced,
-    CanaryOpened,
     Payload,
     PolicyRecorded,
     ReleaseEligible,
-    ReleasePromoted,
     ReleaseRegistered,
 )
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.policy import PromotionPolicy
 from ml_platform.contracts.release import Release, VersionedPart
+from ml_platform.contracts.slot_moves import CanaryAdvanced, CanaryOpened, ReleasePromoted
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.ledger_rows import row_of

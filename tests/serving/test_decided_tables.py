@@ -79,7 +79,7 @@ def test_production_stays_when_the_next_one_is_refused_or_not_loaded() -> None:
 
 
 def test_what_stands_beside_production_goes_when_it_is_refused_or_taken_out() -> None:
-    gone = {"canary": None, "exposure": 0.0, "rollout": ""}
+    gone = {"canary": None, "shadow": None, "exposure": 0.0, "rollout": ""}
     for fallen in (ReleaseState.ABORTED, ReleaseState.ELIGIBLE):
         found = decided(wanted({SlotName.PRODUCTION: A}, B=fallen), "E", OLD)
         assert found == RoutingTable(**{**vars_of(OLD), **gone})

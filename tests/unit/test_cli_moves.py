@@ -1,4 +1,4 @@
-"""`mlp promote|pause|resume|abort|rollback`: operators move slots through the controller's own door."""
+"""`mlp promote|pause|resume|abort|rollback|shadow`: operators move slots through the controller's own door."""
 
 import json
 from pathlib import Path
@@ -95,6 +95,33 @@ def test_without_a_release_in_the_slot_there_is_nothing_to_move(
     assert run([command, PRODUCT, "--reason", "why not"]) == 1
     assert f"no release of {PRODUCT} is in the slot" in capsys.readouterr().err
     assert last(proven.home) == before
+
+
+def test_a_shadow_is_opened_shown_and_taken_away(proven: Proven, capsys: pytest.CaptureFixture[str]) -> None:
+    open_canary(proven, proven.release)
+    newer = proven.release.model_copy(update={"code": proven.release.code.model_copy(update={"version": "0.2.0"})})
+    assert run(["shadow", PRODUCT, proven.release.release_id[:12], "--reason", "to compare"]) == 1
+    assert f"no release of {PRODUCT} is in the slot production" in capsys.readouterr().err
+    assert run(["promote", PRODUCT, "--reason", "the first one"]) == 0
+    prove(proven, newer, "e" * 64, proven.release.release_id)
+    assert run(["shadow", PRODUCT, proven.release.release_id[:12], "--reason", "to compare"]) == 1
+    assert "held: it is in the slot production" in capsys.readouterr().err
+    opened = told(capsys, "shadow", PRODUCT, newer.release_id[:12], "--reason", "to compare")
+    assert (opened["slot"], opened["sentence"], opened["exposure"]) == ("shadow", "became the shadow", 0.0)
+    assert last(proven.home).payload == {"release_id": newer.release_id, "reason": "to compare"}
+    assert slots(proven.home)[SlotName.SHADOW] == newer.release_id
+    assert told(capsys, "status")["products"][0]["slots"]["shadow"] == newer.release_id
+    assert told(capsys, "show", newer.release_id)["outcome"].startswith("shadow, answers copies of questions")
+    assert run(["status"]) == 0
+    assert f"release {newer.release_id[:12]} is the shadow; nobody sees what it answers." in capsys.readouterr().out
+    assert run(["shadow", PRODUCT, "--off", "--reason", "seen enough"]) == 0
+    assert "is the shadow no more" in capsys.readouterr().out
+    assert slots(proven.home) == {SlotName.PRODUCTION: proven.release.release_id}
+    assert run(["shadow", PRODUCT, "--off", "--reason", "again"]) == 1
+    assert f"no release of {PRODUCT} is in the slot shadow" in capsys.readouterr().err
+    for arguments in ((), (newer.release_id[:12], "--off")):
+        assert run(["shadow", PRODUCT, *arguments, "--reason", "what"]) == 1
+        assert "either a release, which becomes the shadow, or --off" in capsys.readouterr().err
 
 
 def test_a_move_needs_a_reason(proven: Proven, capsys: pytest.CaptureFixture[str]) -> None:

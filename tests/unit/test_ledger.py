@@ -13,8 +13,9 @@ from sqlalchemy.exc import DBAPIError
 
 from ml_platform.contracts.canonical import canonical_bytes
 from ml_platform.contracts.deployment import ReleaseState
-from ml_platform.contracts.events import CanaryOpened, PolicyRecorded, ReleaseEligible, ReleaseRegistered
+from ml_platform.contracts.events import PolicyRecorded, ReleaseEligible, ReleaseRegistered
 from ml_platform.contracts.policy import SlotName
+from ml_platform.contracts.slot_moves import CanaryOpened
 from ml_platform.errors import ContractError, EpochConflictError, LedgerCorruptError, RefusedError, StorageError
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.ledger import Ledger

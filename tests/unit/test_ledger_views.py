@@ -40,7 +40,8 @@ def test_heads_name_the_last_event_of_every_product(controller: Controller) -> N
 
 
 def test_the_last_good_release_and_the_rollout_follow_from_the_moves(controller: Controller) -> None:
-    from ml_platform.contracts.events import CanaryOpened, ReleaseEligible, ReleasePromoted, ReleaseRolledBack
+    from ml_platform.contracts.events import ReleaseEligible
+    from ml_platform.contracts.slot_moves import CanaryOpened, ReleasePromoted, ReleaseRolledBack
 
     names = []
     for seed in (1, 2, 3):

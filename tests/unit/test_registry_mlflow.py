@@ -139,6 +139,10 @@ def test_aliases_follow_the_slots(registry: MlflowRegistry, client: MlflowClient
     done = registry.mirror(PRODUCT, lambda: serving(production=NEWER))
     assert done.changes == ("production is version 2 (was 1)", "canary is empty (was version 2)")
     assert aliases_of(client) == {"production": "2"}
+    done = registry.mirror(PRODUCT, lambda: serving(production=RELEASE, shadow=NEWER))
+    assert done.changes == ("production is version 1 (was 2)", "shadow is version 2 (was unset)")
+    done = registry.mirror(PRODUCT, lambda: serving(production=RELEASE, canary=NEWER))
+    assert done.changes == ("canary is version 2 (was unset)", "shadow is empty (was version 2)")
 
 
 def test_an_alias_moved_by_hand_is_put_back(registry: MlflowRegistry, client: MlflowClient, candidate: Path) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from ml_platform.contracts.deployment import ReleaseState
-from ml_platform.contracts.events import CanaryAborted, EventKind
+from ml_platform.contracts.events import EventKind
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.policy import QuarantineRule, SlotName
 from ml_platform.contracts.release import Release
+from ml_platform.contracts.slot_moves import CanaryAborted
 from ml_platform.errors import EpochConflictError, NotEligibleError, RefusedError
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.quarantine import quarantine_of
@@ -167,7 +168,8 @@ def test_after_its_quarantine_a_release_still_needs_its_evidence(controller: Con
 
 
 def test_a_quarantined_release_that_somebody_wrote_into_a_slot_is_not_promoted(controller: Controller) -> None:
-    from ml_platform.contracts.events import CanaryOpened, ReleaseEligible
+    from ml_platform.contracts.events import ReleaseEligible
+    from ml_platform.contracts.slot_moves import CanaryOpened
 
     serve(controller, RELEASE)
     controller.abort_canary(PRODUCT, RELEASE.release_id, "errors", LATER, "c")
@@ -235,7 +237,8 @@ def test_a_release_that_failed_since_or_whose_key_or_pin_was_revoked_is_not_roll
 
 def test_a_promotion_that_was_written_past_the_controller_is_not_rolled_back_to(controller: Controller) -> None:
     """It had no evidence when it was promoted, whatever was proven later."""
-    from ml_platform.contracts.events import CanaryOpened, ReleaseEligible, ReleasePromoted
+    from ml_platform.contracts.events import ReleaseEligible
+    from ml_platform.contracts.slot_moves import CanaryOpened, ReleasePromoted
 
     name = RELEASE.release_id
     controller.register_release(RELEASE, POLICY, NOW, "run")
@@ -252,7 +255,8 @@ def test_a_promotion_that_was_written_past_the_controller_is_not_rolled_back_to(
 def test_a_quarantined_release_is_not_rolled_back_to_whatever_was_written_past_the_controller(
     controller: Controller,
 ) -> None:
-    from ml_platform.contracts.events import CanaryOpened, ReleaseEligible, ReleasePromoted
+    from ml_platform.contracts.events import ReleaseEligible
+    from ml_platform.contracts.slot_moves import CanaryOpened, ReleasePromoted
 
     serve(controller, RELEASE, promoted=True)
     serve(controller, SECOND, promoted=True)
