@@ -28,14 +28,7 @@ def write_tiny_product(root: Path, name: str = "parcel_desk") -> Path:
         "product.yaml": _product(name, root / "tiny_base"),
         "prompt.yaml": {"version": "1.0.0", "system": "{facts}\nAnswer in JSON."},
         "promotion_policy.yaml": _promotion_policy(),
-        "monitor_policy.yaml": {
-            "version": "1.0.0",
-            "label_age_hours": 24,
-            "error_rate_at_most": 0.05,
-            "latency_p95_ms_at_most": 60000,
-            "guardrail_metrics": ["json_valid"],
-            "max_psi": 0.25,
-        },
+        "monitor_policy.yaml": _monitor_policy(),
         "guardrails.yaml": {"version": "1.0.0", "max_utterance_characters": 200, "safe_reply": "Please call us."},
     }
     for file, content in files.items():
@@ -197,4 +190,41 @@ def _promotion_policy() -> dict[str, Any]:
         ],
         "canary": {"steps": [0.05, 0.25], "min_minutes_per_step": 30},
         "quarantine": {"first_hours": 24, "for_good_after": 3},
+    }
+
+
+def _monitor_policy() -> dict[str, Any]:
+    return {
+        "version": "1.0.0",
+        "label_age_hours": 24,
+        "min_coverage": 0.5,
+        "alpha": 0.05,
+        "beta": 0.05,
+        "metrics": [
+            {"kind": "rate", "metric": "error_rate", "signal": "error", "margin": 0.05, "at_most": 0.05},
+            {"kind": "rate", "metric": "invalid_rate", "signal": "invalid", "margin": 0.05, "at_most": 0.2},
+        ],
+        "hard_limits": [{"signal": "error", "at_most": 0.5, "window_seconds": 60, "min_count": 20}],
+        "moves": {"cool_down_minutes": 30, "max_per_day": 6, "min_users": 50},
+        "sign_off": {"always": False, "cost_rises_by": None},
+        "drift": {
+            "alpha": 0.05,
+            "psi": 0.25,
+            "ks": 0.1,
+            "wasserstein": 0.2,
+            "embedding": 0.1,
+            "share_of_columns": 0.3,
+            "min_rows": 100,
+            "sample_rows": 5000,
+        },
+        "retrain": {
+            "on_drift": True,
+            "on_quality": True,
+            "new_labels": None,
+            "every_days": None,
+            "days_before_deprecation": None,
+            "deprecations": [],
+            "back_off_hours": 12,
+            "max_failed": 3,
+        },
     }

@@ -1,4 +1,4 @@
-"""What must hold: promotion, monitoring and action policies, with no defaults for any threshold."""
+"""What must hold: promotion and action policies, with no defaults for any threshold."""
 
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -142,17 +142,6 @@ class PromotionPolicy(Contract):
     def gate_names(self) -> tuple[str, ...]:
         """The names of the required gates, in the policy's order."""
         return tuple(gate.gate for gate in self.gates)
-
-
-class MonitorPolicy(Contract):
-    """What is watched once a release serves."""
-
-    version: SemanticVersion
-    label_age_hours: Annotated[float, Field(gt=0.0)]
-    error_rate_at_most: Share
-    latency_p95_ms_at_most: Annotated[float, Field(gt=0.0)]
-    guardrail_metrics: tuple[Name, ...]
-    max_psi: Annotated[float, Field(gt=0.0)]
 
 
 class FactRule(Contract):

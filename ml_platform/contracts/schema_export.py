@@ -8,8 +8,10 @@ from ml_platform.contracts.deployment import DeploymentState
 from ml_platform.contracts.events import PAYLOADS, Event
 from ml_platform.contracts.evidence import CheckResult, Evidence
 from ml_platform.contracts.example import Example
+from ml_platform.contracts.monitor_policy import MonitorPolicy
+from ml_platform.contracts.monitoring import Decision, Look
 from ml_platform.contracts.pin import PolicyPin
-from ml_platform.contracts.policy import ActionPolicy, MonitorPolicy, PromotionPolicy
+from ml_platform.contracts.policy import ActionPolicy, PromotionPolicy
 from ml_platform.contracts.product import FeatureSpec, GuardrailSpec, ProductSpec, PromptSpec
 from ml_platform.contracts.provenance import Feedback, Outcome, ProvenanceRecord
 from ml_platform.contracts.release import Candidate, Release
@@ -42,6 +44,8 @@ EXPORTED: dict[str, type[Contract]] = {
     "provenance_record": ProvenanceRecord,
     "feedback": Feedback,
     "outcome": Outcome,
+    "decision": Decision,
+    "look": Look,
     "event": Event,
     **{f"event_{kind.value}": payload for kind, payload in PAYLOADS.items()},
 }

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from ml_platform.contracts.base import Contract
 from ml_platform.contracts.canonical import bytes_sha256
-from ml_platform.contracts.policy import ActionPolicy, MonitorPolicy
+from ml_platform.contracts.monitor_policy import MonitorPolicy
+from ml_platform.contracts.policy import ActionPolicy
 from ml_platform.contracts.product import GuardrailSpec, PromptSpec
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.serving import ServingContent

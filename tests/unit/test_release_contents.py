@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from ml_platform.contracts.canonical import bytes_sha256, canonical_bytes
-from ml_platform.contracts.policy import ActionPolicy, MonitorPolicy
+from ml_platform.contracts.monitor_policy import MonitorPolicy
+from ml_platform.contracts.policy import ActionPolicy
 from ml_platform.contracts.product import GuardrailSpec, PromptSpec
 from ml_platform.contracts.products import load_product
 from ml_platform.contracts.release import Release
@@ -40,7 +41,8 @@ def test_content_that_was_written_before_a_contract_grew_is_still_what_its_diges
     recipe = {"content_sha256": bytes_sha256(data)}
     store.make("serving", recipe, lambda folder: {"bytes": (folder / "content.json").write_bytes(data)})
     found = find_content(store, ServingContent, recipe["content_sha256"])
-    assert found == now.model_copy(update={"types": {}})
+    unshadowed = now.spec.model_copy(update={"shadow_share": 0.0})
+    assert found == now.model_copy(update={"types": {}, "spec": unshadowed})
 
 
 def test_content_of_another_digest_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from ml_platform.contracts.evidence import CheckResult
 from ml_platform.contracts.example import Example
 from ml_platform.contracts.home import Home
-from ml_platform.contracts.policy import MonitorPolicy, PromotionPolicy
+from ml_platform.contracts.policy import PromotionPolicy
 from ml_platform.contracts.product import GuardrailSpec, ProductSpec, PromptSpec
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.progress import Progress, Reporter, silent
@@ -21,6 +21,7 @@ from ml_platform.families.lora.prepare import example_line
 from ml_platform.families.lora.prompt import answer_text
 from ml_platform.families.protocol import AnswersQuestions, Conversation, Generation
 from ml_platform.lineage.artifacts import Artifact, LocalArtifactStore
+from tests.samples.monitoring import monitor_policy
 
 JSON_EVALUATION: dict[str, Any] = {
     "answer_format": "json",
@@ -102,21 +103,13 @@ def make_product(evaluation: dict[str, Any], **limits: Any) -> Product:
         "canary": {"steps": [0.1], "min_minutes_per_step": 1},
         "quarantine": {"first_hours": 24, "for_good_after": 3},
     }
-    monitor = {
-        "version": "1.0.0",
-        "label_age_hours": 1,
-        "error_rate_at_most": 0.1,
-        "latency_p95_ms_at_most": 100,
-        "guardrail_metrics": [],
-        "max_psi": 0.2,
-    }
     guardrails = {"version": "1.0.0", "max_utterance_characters": 500, "safe_reply": "no"}
     return Product(
         folder=Path("shop"),
         spec=ProductSpec.model_validate(spec),
         prompt=PromptSpec(version="1.0.0", system="{facts}"),
         promotion_policy=PromotionPolicy.model_validate(policy),
-        monitor_policy=MonitorPolicy.model_validate(monitor),
+        monitor_policy=monitor_policy(),
         guardrails=GuardrailSpec.model_validate(guardrails),
         action_policy=None,
         features=None,

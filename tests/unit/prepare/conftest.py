@@ -13,6 +13,7 @@ from ml_platform.contracts.products import load_product
 from ml_platform.families.lora.prepare import make_training_set
 from ml_platform.lineage.artifacts import Artifact, LocalArtifactStore
 from ml_platform.snapshots.extract import take_snapshot
+from tests.samples.monitoring import MONITOR_POLICY
 
 Prepare = Callable[..., Artifact]
 
@@ -39,14 +40,6 @@ TRAINING = {
     "evaluations_per_epoch": 1,
     "early_stopping_patience": 1,
     "seed": 1,
-}
-MONITORING = {
-    "version": "1.0.0",
-    "label_age_hours": 1,
-    "error_rate_at_most": 0,
-    "latency_p95_ms_at_most": 1,
-    "guardrail_metrics": [],
-    "max_psi": 1,
 }
 POLICY = {
     "version": "1.0.0",
@@ -111,7 +104,7 @@ def prepare(tmp_path: Path) -> Prepare:
             "product": spec,
             "promotion_policy": POLICY,
             "prompt": {"version": "1.0.0", "system": 'Facts:\n{facts}\nSay {"label": ...}.'},
-            "monitor_policy": MONITORING,
+            "monitor_policy": MONITOR_POLICY,
             "guardrails": {"version": "1.0.0", "max_utterance_characters": characters, "safe_reply": "no"},
         }
         for name, data in contracts.items():
