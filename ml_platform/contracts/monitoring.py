@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
@@ -55,6 +55,8 @@ class ArmReading(Contract):
 class MetricReading(Contract):
     """What one metric shows of the canary against production, or of production alone, which then is no `canary`.
 
+    `kind` is the metric's in the monitor policy: a quantile's effect is a ratio, and reads otherwise.
+
     FAIL is a crossed bound: harm is proven. PASS is non-inferiority: the effect is inside the margin. INCONCLUSIVE
     waits, and says for what; ERROR could not be read. `effect` is canary minus production, or their ratio for a
     quantile, with bounds that hold at every look; `limit` is what `effect_upper` must stay below to pass.
@@ -64,6 +66,7 @@ class MetricReading(Contract):
 
     metric: Name
     signal: Signal
+    kind: Literal["rate", "quantile", "mean"]
     verdict: Verdict
     reason: str
     production: ArmReading | None

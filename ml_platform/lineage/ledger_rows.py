@@ -9,15 +9,15 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, CursorResult, Row, select, text
+from sqlalchemy import Connection, CursorResult, select, text
 
 from ml_platform.contracts.canonical import bytes_sha256, canonical_bytes
-from ml_platform.contracts.events import Event, EventKind, EvidenceRecorded, PolicyPinned
-from ml_platform.errors import EvidenceError, LedgerCorruptError
+from ml_platform.contracts.events import Event
+from ml_platform.errors import LedgerCorruptError
 from ml_platform.lineage.keys import TrustedKeys
-from ml_platform.lineage.ledger_schema import envelopes, events
+from ml_platform.lineage.ledger_envelopes import check_envelope
+from ml_platform.lineage.ledger_schema import events
 from ml_platform.lineage.replay import Replay
-from ml_platform.lineage.statements import read_evidence, read_pin, verify_evidence, verify_pin
 
 ROWS_AT_ONCE = 1_000
 
@@ -59,9 +59,13 @@ def row_of(event: Event) -> dict[str, Any]:
     return plain | {"payload": canonical_bytes(event.payload).decode(), "event_sha256": event.sha256}
 
 
-def event_of(row: Row[Any]) -> Event:
-    """The event in a row. Raises LedgerCorruptError unless the row is exactly what was written."""
-    return read_row(row)[0]
+def events_of(connection: Connection, product: str | None, newest: int | None) -> tuple[Event, ...]:
+    """Events in the order in which they were recorded, of one product or of all; with `newest`, the last so many."""
+    query = select(events) if product is None else select(events).where(events.c.product == product)
+    place = events.c.position if product is None else events.c.sequence
+    order = place if newest is None else place.desc()
+    rows = [read_row(row)[0] for row in connection.execute(query.order_by(order).limit(newest))]
+    return tuple(rows if newest is None else reversed(rows))
 
 
 def read_row(row: Sequence[Any]) -> tuple[Event, str]:
@@ -156,25 +160,6 @@ def _rows_from(connection: Connection, product: str, sequence: int) -> CursorRes
     return connection.execute(query.order_by(events.c.sequence))
 
 
-def find_envelope(connection: Connection, envelope_sha256: str) -> bytes | None:
-    """The envelope of that digest as it is stored, or None."""
-    query = select(envelopes.c.content).where(envelopes.c.envelope_sha256 == envelope_sha256)
-    content = connection.scalar(query)
-    # SQLite keeps a text or a number too where bytes belong: those are no envelope, which its digest will tell.
-    return content if content is None or isinstance(content, bytes) else str(content).encode()
-
-
-def envelopes_of(connection: Connection, replay: Replay, release_id: str) -> tuple[bytes, ...]:
-    """The envelopes of a release in the order of the chain. Raises LedgerCorruptError for a missing or changed one."""
-    return tuple(_envelope_of(connection, replay.product, said) for said in replay.evidence.get(release_id, ()))
-
-
-def pins_of(connection: Connection, replay: Replay) -> tuple[tuple[Event, bytes], ...]:
-    """The events that pin a policy, with their envelopes. Raises LedgerCorruptError for a missing or changed one."""
-    said = [(event, PolicyPinned.model_validate(event.payload)) for event in replay.pins]
-    return tuple((event, _envelope_of(connection, replay.product, pinned)) for event, pinned in said)
-
-
 def verify_chain(
     connection: Connection, product: str, trusted: TrustedKeys | None, operators: TrustedKeys | None = None
 ) -> VerifiedChain:
@@ -189,48 +174,5 @@ def verify_chain(
             if row.position <= position:
                 raise LedgerCorruptError(f"{event.where}: stands before the one that it follows. Rows were reordered.")
             position = row.position
-            if event.kind is EventKind.EVIDENCE_RECORDED:
-                _check_envelope(connection, event, trusted)
-            elif event.kind is EventKind.POLICY_PINNED:
-                _check_pin(connection, event, operators)
+            check_envelope(connection, event, trusted, operators)
     return VerifiedChain(product, replay.sequence, replay.epoch, replay.head_sha256)
-
-
-def _check_envelope(connection: Connection, event: Event, trusted: TrustedKeys | None) -> None:
-    said = EvidenceRecorded.model_validate(event.payload)
-    envelope = _envelope_of(connection, event.product, said)
-    try:
-        evidence = read_evidence(envelope) if trusted is None else verify_evidence(envelope, _ever_trusted(trusted))
-    except EvidenceError as error:
-        raise LedgerCorruptError(f"{event.where}: {error}") from None
-    if EvidenceRecorded.of(evidence, said.envelope_sha256) != said:
-        raise LedgerCorruptError(f"{event.where}: says something else than its envelope.")
-
-
-def _check_pin(connection: Connection, event: Event, operators: TrustedKeys | None) -> None:
-    said = PolicyPinned.model_validate(event.payload)
-    envelope = _envelope_of(connection, event.product, said)
-    try:
-        pin = read_pin(envelope) if operators is None else verify_pin(envelope, _ever_trusted(operators))
-    except EvidenceError as error:
-        raise LedgerCorruptError(f"{event.where}: {error}") from None
-    expected = (event.product, said.policy_sha256, event.previous_sha256)
-    if (pin.product, pin.policy_sha256, pin.after_sha256) != expected:
-        raise LedgerCorruptError(f"{event.where}: says something else than its envelope, or was copied here.")
-
-
-def _ever_trusted(keys: TrustedKeys) -> TrustedKeys:
-    return {key_id: key.model_copy(update={"revoked": False}) for key_id, key in keys.items()}
-
-
-def _envelope_of(connection: Connection, product: str, said: EvidenceRecorded | PolicyPinned) -> bytes:
-    content = find_envelope(connection, said.envelope_sha256)
-    if content is None or bytes_sha256(content) != said.envelope_sha256:
-        found = "is missing" if content is None else "was changed"
-        what = (
-            f"evidence for gate '{said.gate}' of release {said.release_id[:12]}"
-            if isinstance(said, EvidenceRecorded)
-            else f"the pin of policy {said.policy_sha256[:12]}"
-        )
-        raise LedgerCorruptError(f"{what} of {product}: envelope {said.envelope_sha256[:12]} {found}.")
-    return content

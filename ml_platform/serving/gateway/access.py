@@ -190,11 +190,15 @@ class Access:
 
     def find(self, token: str, now: datetime) -> ApiKey | None:
         """The key that counts now, None for none. It is found by its digest, so nothing tells how near a guess was."""
+        return self.find_by_sha256(token_sha256(token), now)
+
+    def find_by_sha256(self, key_sha256: str, now: datetime) -> ApiKey | None:
+        """The key of that digest if it counts now; for who showed it before and has proof of that."""
         at = self.clock()
         if at - self._looked_at >= self.every_s:
             self._looked_at = at
             self._look()
-        key = self._known.get(token_sha256(token))
+        key = self._known.get(key_sha256)
         return key if key is not None and key.valid(now) else None
 
     def _look(self) -> None:

@@ -27,6 +27,10 @@ class Doorway:
         if key is None:
             message = "an API key is needed: 'Authorization: Bearer mlp_…'. `mlp access grant` makes one."
             raise HttpError(401, "invalid_api_key", message, headers=(("www-authenticate", "Bearer"),))
+        return self.admit(key, scope)
+
+    def admit(self, key: ApiKey, scope: Scope | None) -> ApiKey:
+        """A key that counts, for one more request."""
         self._count("key", key.key_sha256, Rate(key.rate_per_second, key.burst))
         if scope is not None:
             require(key, scope)

@@ -112,10 +112,7 @@ class Endpoints:
         """Shows what produced an answer and what was said of it; to operators, for it holds what others asked."""
         key = self._back.door.enter(exchange, Scope.OPERATE)
         response_id = exchange.scope["path"].rpartition("/")[2]
-        found = await asyncio.to_thread(self._back.find, response_id)
-        if found is None or not key.allows(Scope.OPERATE, found.record.product):
-            message = "there is no answer of this id. Ids begin with 'resp_' and stand in the header x-response-id."
-            raise HttpError(404, "response_not_found", message, "response_id")
+        found = require_answer(await asyncio.to_thread(self._back.find, response_id), key)
         parts = b",".join(
             b'"%s":[%s]' % (name, b",".join(one.log_bytes() for one in said))
             for name, said in ((b"feedback", found.feedback), (b"outcomes", found.outcomes))
@@ -198,6 +195,14 @@ class Endpoints:
         most = self._back.settings.longest_deadline_ms / 1e3
         asked = exchange.header(DEADLINE.encode())
         return asked_deadline(asked, now, default_seconds=milliseconds / 1e3, most_seconds=most)
+
+
+def require_answer(found: Answered | None, key: ApiKey) -> Answered:
+    """An answer that the key may see. Raises HttpError 404 for any other: a key for another product learns nothing."""
+    if found is None or not key.allows(Scope.OPERATE, found.record.product):
+        message = "there is no answer of this id. Ids begin with 'resp_' and stand in the header x-response-id."
+        raise HttpError(404, "response_not_found", message, "response_id")
+    return found
 
 
 def _user_id(exchange: Exchange, request: ChatRequest) -> str | None:

@@ -78,13 +78,17 @@ class Exchange:
 
     async def json_body(self) -> bytes:
         """The bytes of a body that says it is JSON. Raises HttpError: 415, 413, 408; ClientGone."""
+        return await self.body_of_kind(b"application/json")
+
+    async def body_of_kind(self, expected: bytes) -> bytes:
+        """The bytes of a body that says it is of that media type. Raises HttpError: 415, 413, 408; ClientGone."""
         kind = self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if kind != b"application/json":
+        if kind != expected:
             found = kind.decode("latin-1")[:60] or "nothing"
             raise HttpError(
                 415,
                 "unsupported_media_type",
-                f"the content-type is {found}, expected application/json.",
+                f"the content-type is {found}, expected {expected.decode()}.",
                 "content-type",
                 closes=True,
             )
