@@ -208,6 +208,7 @@ def _monitor_policy() -> dict[str, Any]:
         "moves": {"cool_down_minutes": 30, "max_per_day": 6, "min_users": 50},
         "sign_off": {"always": False, "cost_rises_by": None},
         "drift": {
+            "window_days": 28,
             "alpha": 0.05,
             "psi": 0.25,
             "ks": 0.1,

@@ -140,13 +140,14 @@ class SignOffPolicy(Contract):
 
 
 class DriftPolicy(Contract):
-    """When a day counts as drifted from what production learned from.
+    """When the days up to one count as drifted from what production learned from: `window_days` of them.
 
     A column drifts when its test survives the correction for many columns and its effect is large enough: `psi`,
     `ks` (distance of distributions) or `wasserstein` (in standard deviations). `share_of_columns` of them make drift.
     At most `sample_rows` rows are drawn of either side; fewer than `min_rows` prove nothing.
     """
 
+    window_days: Some
     alpha: Level
     psi: Positive
     ks: Share

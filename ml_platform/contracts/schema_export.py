@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ml_platform.contracts.base import Contract
 from ml_platform.contracts.deployment import DeploymentState
+from ml_platform.contracts.drift import DriftReport
 from ml_platform.contracts.events import PAYLOADS, Event
 from ml_platform.contracts.evidence import CheckResult, Evidence
 from ml_platform.contracts.example import Example
@@ -46,6 +47,7 @@ EXPORTED: dict[str, type[Contract]] = {
     "outcome": Outcome,
     "decision": Decision,
     "look": Look,
+    "drift_report": DriftReport,
     "event": Event,
     **{f"event_{kind.value}": payload for kind, payload in PAYLOADS.items()},
 }

@@ -26,6 +26,7 @@ MONITOR_POLICY: dict[str, Any] = {
     "moves": {"cool_down_minutes": 10, "max_per_day": 6, "min_users": 20},
     "sign_off": {"always": False, "cost_rises_by": None},
     "drift": {
+        "window_days": 28,
         "alpha": 0.05,
         "psi": 0.2,
         "ks": 0.1,

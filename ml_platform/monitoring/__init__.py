@@ -1,0 +1,1 @@
+"""Monitoring: windows of live traffic, labels, drift, quality, and when to train again."""
