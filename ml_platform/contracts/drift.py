@@ -80,11 +80,15 @@ class ColumnDrift(Contract):
 
 
 class PartDrift(Contract):
-    """One part's verdict: FAIL for drift, PASS for none, INCONCLUSIVE where too little is there to tell."""
+    """One part's verdict: FAIL for drift, PASS for none, INCONCLUSIVE where too little is there to tell.
+
+    `effect` is how far it moved in units of the policy's threshold: drift begins at 1.
+    """
 
     part: DriftPart
     verdict: Verdict
     reason: str
+    effect: Distance = 0.0
     tested: Rows = 0
     drifted: Rows = 0
     unclear: Rows = 0
@@ -110,6 +114,7 @@ class DriftReport(Contract):
 
     The reference is what release `release_id` learnt from, which was in production when the report was made; compare
     it with what is there now. FAIL is drift; INCONCLUSIVE, and ERROR, prove neither drift nor that there is none.
+    `effect` is the largest of the parts, in units of the policy's thresholds: at 1 and above it is drift, if proven.
     `columns` holds everything that was compared, `slices` only those that moved. There is no clock reading in it: the
     same data gives the same bytes.
     """
@@ -120,6 +125,7 @@ class DriftReport(Contract):
     window_until: AwareDatetime
     verdict: Verdict
     reason: str
+    effect: Distance
     release_id: Sha256 | None
     reference_as_of: date | None
     reference_snapshot_sha256: Sha256 | None

@@ -49,7 +49,7 @@ def read_drift_report(home: Home, product: str, day: date) -> DriftReport | None
 
 def _parsed(path: Path, data: bytes) -> DriftReport:
     try:
-        return DriftReport.parse(json.loads(data)["value"]["facts"]["report"], where=str(path))
+        return DriftReport.parse(json.loads(data)["value"]["facts"], where=str(path))
     except (ContractError, ValueError, KeyError, TypeError) as error:
         raise ArtifactCorruptError(
             f"{path}: is no manifest of a drift report ({type(error).__name__}: {error}). Materialize {ASSET} again."
