@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from ml_platform.contracts.base import Contract, GrowingContract, Name, SemanticVersion, Sha256
+from ml_platform.contracts.triggers import Trigger
 
 
 class DataPart(Contract):
@@ -59,9 +60,12 @@ class EnvironmentPart(Contract):
 
 
 class Release(GrowingContract):
-    """The complete tuple. Its id is the SHA-256 of its canonical JSON, so nothing in it can change."""
+    """The complete tuple. Its id is the SHA-256 of its canonical JSON, so nothing in it can change.
 
-    came_later: ClassVar[tuple[str, ...]] = ("serving",)
+    `trigger` is why its run started by itself; None for runs that people start, backfills among them.
+    """
+
+    came_later: ClassVar[tuple[str, ...]] = ("serving", "trigger")
 
     product: Name
     data: DataPart
@@ -76,6 +80,7 @@ class Release(GrowingContract):
     upstream_releases: tuple[Sha256, ...] = ()
     code: CodePart
     environment: EnvironmentPart
+    trigger: Trigger | None = None
 
     @property
     def release_id(self) -> str:
