@@ -1,4 +1,4 @@
-"""`mlp promote|pause|resume|abort|rollback|shadow`: operators move slots through the same door as everybody else."""
+"""`mlp promote|pause|resume|abort|rollback|shadow|freeze|unfreeze`: operators use the same door as everybody else."""
 
 import getpass
 import socket
@@ -13,6 +13,7 @@ from ml_platform.contracts.policy import SlotName
 from ml_platform.errors import InvalidInputError, RefusedError
 
 if TYPE_CHECKING:
+    from ml_platform.contracts.home import Home
     from ml_platform.release.controller import Controller
     from ml_platform.release.moves import Held, Move
 
@@ -92,20 +93,43 @@ def shadow(
     _do(product, *((SlotName.SHADOW, close_it) if off else (SlotName.PRODUCTION, open_it)), as_json=as_json)
 
 
-def _do(product: str, slot: SlotName, move: "AttemptedMove", *, as_json: bool) -> None:
-    from ml_platform.cli.dossier import open_ledger
+def freeze(product: ProductName, reason: Reason, as_json: AsJson = False) -> None:
+    """Let nothing go forward, and no training start by itself; aborts, rollbacks and pauses still do what they do."""
+    _set_frozen(product, _said(reason), frozen=True, as_json=as_json)
+
+
+def unfreeze(product: ProductName, reason: Reason, as_json: AsJson = False) -> None:
+    """Let a frozen product go on."""
+    _set_frozen(product, _said(reason), frozen=False, as_json=as_json)
+
+
+def _set_frozen(product: str, reason: str, *, frozen: bool, as_json: bool) -> None:
     from ml_platform.contracts.home import Home
-    from ml_platform.lineage.keys import trusted_keys, trusted_operators
-    from ml_platform.release.assemble import gate_producer
-    from ml_platform.release.controller import Controller
+    from ml_platform.contracts.products import product_folders
+    from ml_platform.errors import UnknownProductError
+
+    door = _door(Home.from_environment())
+    known = {*product_folders(), *door.ledger.products()}
+    if product not in known:
+        raise UnknownProductError(f"there is no product '{product}'; known products: {', '.join(sorted(known))}.")
+    change = door.freeze if frozen else door.unfreeze
+    changed = change(product, reason, datetime.now(UTC), _actor())
+    if as_json:
+        print_json({"product": product, "changed": changed, "frozen": door.state(product).frozen})
+        return
+    said = "is frozen: nothing goes forward until `mlp unfreeze`" if frozen else "goes on"
+    typer.echo(f"{product}: {said}." if changed else f"{product}: was {'frozen' if frozen else 'not frozen'} before.")
+
+
+def _do(product: str, slot: SlotName, move: "AttemptedMove", *, as_json: bool) -> None:
+    from ml_platform.contracts.home import Home
     from ml_platform.release.moves import Held
 
-    home = Home.from_environment()
-    door = Controller(open_ledger(home), trusted_keys(home), gate_producer(), trusted_operators(home))
+    door = _door(Home.from_environment())
     serving = door.state(product).slots.get(slot)
     if serving is None:
         raise RefusedError(f"no release of {product} is in the slot {slot}. `mlp status` shows what serves.")
-    done = move(door, serving, datetime.now(UTC), f"{getpass.getuser()}@{socket.gethostname()}")
+    done = move(door, serving, datetime.now(UTC), _actor())
     if isinstance(done, Held):
         reasons = "".join(f"\n  {gate}: {why}" for gate, why in done.reasons.items())
         raise RefusedError(f"release {short(done.release_id)} stays where it is, {done.sentence}.{reasons}")
@@ -113,6 +137,19 @@ def _do(product: str, slot: SlotName, move: "AttemptedMove", *, as_json: bool) -
         print_json({**vars(done), "sentence": done.sentence})
         return
     typer.echo(f"{product}: release {short(done.release_id)}: {done.sentence}. Epoch {done.epoch}.")
+
+
+def _door(home: "Home") -> "Controller":
+    from ml_platform.cli.dossier import open_ledger
+    from ml_platform.lineage.keys import trusted_keys, trusted_operators
+    from ml_platform.release.assemble import gate_producer
+    from ml_platform.release.controller import Controller
+
+    return Controller(open_ledger(home), trusted_keys(home), gate_producer(), trusted_operators(home))
+
+
+def _actor() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def _said(reason: str) -> str:
@@ -130,5 +167,5 @@ def _named(release: str) -> str:
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands of this file."""
-    for command in (promote, pause, resume, abort, rollback, shadow):
+    for command in (promote, pause, resume, abort, rollback, shadow, freeze, unfreeze):
         app.command(rich_help_panel="Releases")(command)

@@ -30,6 +30,7 @@ class DeploymentState(Contract):
     `exposure` is the canary's share of users at `canary_step` of its plan; both are 0 without a canary. `rollout` names
     the draw of its users and tells two rollouts of one release apart; empty without a canary. `last_good` is the
     release that served before production: where a rollback would go, unless what was measured since forbids it.
+    `frozen` says why nothing goes forward, None where it may.
     """
 
     product: Name
@@ -41,4 +42,5 @@ class DeploymentState(Contract):
     exposure: Share = 0.0
     rollout: str = ""
     last_good: Sha256 | None = None
+    frozen: str | None = None
     releases: dict[Sha256, ReleaseState] = {}

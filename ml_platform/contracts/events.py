@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import AwareDatetime, Field
 
 from ml_platform.contracts.base import Contract, Name, Sha256
+from ml_platform.contracts.decided import DecisionRecorded, ProductFrozen, ProductUnfrozen, PromotionSigned
 from ml_platform.contracts.evidence import Evidence, Verdict
 from ml_platform.contracts.policy import PromotionPolicy, SlotName
 from ml_platform.contracts.release import Release
@@ -47,11 +48,25 @@ class EventKind(StrEnum):
     SHADOW_CLOSED = "shadow_closed"
     ALIAS_RESTORED = "alias_restored"
     ADMISSION_REFUSED = "admission_refused"
+    PRODUCT_FROZEN = "product_frozen"
+    PRODUCT_UNFROZEN = "product_unfrozen"
+    DECISION_RECORDED = "decision_recorded"
+    PROMOTION_SIGNED = "promotion_signed"
 
     @property
     def moves(self) -> bool:
         """Whether an event of this kind changes what serves, and so raises the epoch."""
         return self.name.startswith(("CANARY_", "SHADOW_")) or self in (self.RELEASE_PROMOTED, self.RELEASE_ROLLED_BACK)
+
+    @property
+    def forward(self) -> bool:
+        """Whether it gives a release more users, or copies of what they ask: what a freeze forbids."""
+        return self.moves and self not in (
+            self.CANARY_PAUSED,
+            self.CANARY_ABORTED,
+            self.RELEASE_ROLLED_BACK,
+            self.SHADOW_CLOSED,
+        )
 
 
 class PolicyRecorded(Contract):
@@ -158,6 +173,10 @@ Payload = (
     | ShadowClosed
     | AliasRestored
     | AdmissionRefused
+    | ProductFrozen
+    | ProductUnfrozen
+    | DecisionRecorded
+    | PromotionSigned
 )
 
 PAYLOADS: dict[EventKind, type[Payload]] = {
@@ -179,6 +198,10 @@ PAYLOADS: dict[EventKind, type[Payload]] = {
     EventKind.SHADOW_CLOSED: ShadowClosed,
     EventKind.ALIAS_RESTORED: AliasRestored,
     EventKind.ADMISSION_REFUSED: AdmissionRefused,
+    EventKind.PRODUCT_FROZEN: ProductFrozen,
+    EventKind.PRODUCT_UNFROZEN: ProductUnfrozen,
+    EventKind.DECISION_RECORDED: DecisionRecorded,
+    EventKind.PROMOTION_SIGNED: PromotionSigned,
 }
 
 KIND_OF: dict[type[Payload], EventKind] = {payload: kind for kind, payload in PAYLOADS.items()}

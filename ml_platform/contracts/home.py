@@ -44,6 +44,16 @@ class Home:
         return os.environ.get("ML_PLATFORM_PROVENANCE_URL") or f"sqlite:///{self.root / 'provenance.sqlite'}"
 
     @property
+    def monitoring_url(self) -> str:
+        """The SQLAlchemy URL of the controller's looks and lease; `ML_PLATFORM_MONITORING_URL` may name PostgreSQL."""
+        return os.environ.get("ML_PLATFORM_MONITORING_URL") or f"sqlite:///{self.root / 'monitoring.sqlite'}"
+
+    @property
+    def incidents(self) -> Path:
+        """Post-mortems that the controller wrote, Markdown, one an incident."""
+        return self.root / "incidents"
+
+    @property
     def keys(self) -> Path:
         """Signing keys (0600) and the public keys that are trusted."""
         return self.root / "keys"

@@ -19,7 +19,8 @@ from ml_platform.contracts.events import (
 from ml_platform.contracts.policy import PromotionPolicy, SlotName
 from ml_platform.contracts.release import Release
 from ml_platform.errors import LedgerCorruptError
-from ml_platform.lineage.replay_rules import IllegalEventError, apply_event
+from ml_platform.lineage.replay_marks import IllegalEventError
+from ml_platform.lineage.replay_rules import apply_event
 
 
 @dataclass
@@ -32,7 +33,8 @@ class Replay:
     `pins` are the events that pin a policy, their signatures not verified; `promoted` is the promotion of each release
     that was in production, the one that served last at the end; `falls` are the times at which a release was aborted
     or rolled back; `alert` is the newest alert; `opened` opened the canary that is in its slot, `shadowed` the shadow;
-    `refusals` are the refused admissions of the present epoch.
+    `refusals` are the refused admissions of the present epoch; `stepped` began the canary's present step, `frozen` the
+    freeze; `decisions` are the newest ones recorded, `signed` the sign-offs of the present canary, not verified.
     """
 
     product: str
@@ -55,6 +57,10 @@ class Replay:
     opened: Event | None = None
     shadowed: Event | None = None
     refusals: list[Event] = field(default_factory=list)
+    stepped: Event | None = None
+    frozen: Event | None = None
+    decisions: list[Event] = field(default_factory=list)
+    signed: list[Event] = field(default_factory=list)
 
     @property
     def superseded(self) -> tuple[str, ...]:
@@ -103,6 +109,7 @@ class Replay:
             exposure=self.exposure,
             rollout=f"{self.opened.payload['release_id']}#{self.opened.sequence}" if self.opened else "",
             last_good=next(iter(self.superseded), None),
+            frozen=self.frozen.payload["reason"] if self.frozen else None,
             releases=dict(self.states),
         )
 

@@ -8,8 +8,6 @@ from pydantic import ValidationError
 from ml_platform.contracts.deployment import ReleaseState
 from ml_platform.contracts.events import (
     PAYLOADS,
-    AdmissionRefused,
-    AliasRestored,
     Event,
     EventKind,
     EvidenceRecorded,
@@ -32,6 +30,7 @@ from ml_platform.contracts.slot_moves import (
     ShadowClosed,
     ShadowOpened,
 )
+from ml_platform.lineage.replay_marks import MARKS, IllegalEventError
 
 if TYPE_CHECKING:
     from ml_platform.lineage.replay import Replay
@@ -40,10 +39,6 @@ OPEN = (ReleaseState.CANARY, ReleaseState.PAUSED)
 UNSERVED = (ReleaseState.REGISTERED, ReleaseState.HELD, ReleaseState.ELIGIBLE)
 FALLEN = (ReleaseState.ABORTED, ReleaseState.ROLLED_BACK)
 JUDGED = (*UNSERVED, *FALLEN)
-
-
-class IllegalEventError(Exception):
-    """An event that the rules do not allow where it stands; says why."""
 
 
 def apply_event(replay: "Replay", event: Event) -> None:
@@ -58,6 +53,8 @@ def apply_event(replay: "Replay", event: Event) -> None:
         ) from None
     if payload.model_dump(mode="json") != event.payload:
         raise IllegalEventError("its payload is not in canonical form")
+    if replay.frozen and event.kind.forward:
+        raise IllegalEventError(f"the product is frozen since event {replay.frozen.sequence}")
     _RULES[event.kind](replay, payload, event)
     if event.kind.moves:
         replay.refusals.clear()  # gateways look again, and say again what they still refuse
@@ -78,7 +75,8 @@ def _require_canary(replay: "Replay", release_id: str, *allowed: ReleaseState) -
 
 def _close_canary(replay: "Replay", release_id: str, state: ReleaseState) -> None:
     del replay.slots[SlotName.CANARY]
-    replay.opened = None
+    replay.opened = replay.stepped = None
+    replay.signed.clear()
     replay.states[release_id] = state
     replay.canary_step, replay.exposure = 0, 0.0
 
@@ -139,7 +137,7 @@ def _canary_opened(replay: "Replay", payload: CanaryOpened, event: Event) -> Non
     replay.slots[SlotName.CANARY] = payload.release_id
     replay.states[payload.release_id] = ReleaseState.CANARY
     replay.canary_step, replay.exposure = payload.step, payload.exposure
-    replay.opened = event
+    replay.opened = replay.stepped = event
 
 
 def _canary_replaced(replay: "Replay", payload: CanaryReplaced, _: Event) -> None:
@@ -150,11 +148,12 @@ def _canary_replaced(replay: "Replay", payload: CanaryReplaced, _: Event) -> Non
     _close_canary(replay, payload.release_id, ReleaseState.ELIGIBLE)
 
 
-def _canary_advanced(replay: "Replay", payload: CanaryAdvanced, _: Event) -> None:
+def _canary_advanced(replay: "Replay", payload: CanaryAdvanced, event: Event) -> None:
     _require_canary(replay, payload.release_id, ReleaseState.CANARY)
     if payload.step <= replay.canary_step or payload.exposure <= replay.exposure:
         raise IllegalEventError(f"step {payload.step} does not come after step {replay.canary_step}")
     replay.canary_step, replay.exposure = payload.step, payload.exposure
+    replay.stepped = event
 
 
 def _canary_paused(replay: "Replay", payload: CanaryPaused, _: Event) -> None:
@@ -209,21 +208,6 @@ def _shadow_closed(replay: "Replay", payload: ShadowClosed, _: Event) -> None:
     _leave_shadow(replay)
 
 
-def _alias_restored(replay: "Replay", payload: AliasRestored, event: Event) -> None:
-    if payload.expected != replay.slots.get(payload.alias):
-        raise IllegalEventError(f"slot {payload.alias} does not hold what it says")
-    replay.alert = event
-
-
-def _admission_refused(replay: "Replay", payload: AdmissionRefused, event: Event) -> None:
-    serves = (replay.slots.get(payload.slot),) if payload.slot else replay.superseded
-    if payload.release_id not in serves:
-        raise IllegalEventError(f"release {payload.release_id[:12]} is not in the slot that it names")
-    if any(known.payload == event.payload for known in replay.refusals):
-        raise IllegalEventError("this refusal is recorded twice at this epoch")
-    replay.refusals.append(event)
-
-
 _RULES: dict[EventKind, Callable[..., None]] = {
     EventKind.POLICY_RECORDED: _policy_recorded,
     EventKind.POLICY_PINNED: _policy_pinned,
@@ -241,6 +225,5 @@ _RULES: dict[EventKind, Callable[..., None]] = {
     EventKind.RELEASE_ROLLED_BACK: _release_rolled_back,
     EventKind.SHADOW_OPENED: _shadow_opened,
     EventKind.SHADOW_CLOSED: _shadow_closed,
-    EventKind.ALIAS_RESTORED: _alias_restored,
-    EventKind.ADMISSION_REFUSED: _admission_refused,
+    **MARKS,
 }

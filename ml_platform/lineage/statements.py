@@ -1,4 +1,4 @@
-"""Evidence and policy pins as signed statements: a DSSE envelope around an in-toto statement."""
+"""Evidence, policy pins and sign-offs as signed statements: a DSSE envelope around an in-toto statement."""
 
 import json
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from securesystemslib import exceptions
 from securesystemslib.dsse import Envelope
 
 from ml_platform.contracts.canonical import bytes_sha256, canonical_bytes
+from ml_platform.contracts.decided import SignOff
 from ml_platform.contracts.evidence import Evidence
 from ml_platform.contracts.pin import PolicyPin
 from ml_platform.errors import EvidenceError
@@ -17,9 +18,10 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://ml-platform.example/evidence/v1"
 PIN_TYPE = "https://ml-platform.example/policy-pin/v1"
+SIGN_OFF_TYPE = "https://ml-platform.example/sign-off/v1"
 MAX_ENVELOPE_BYTES = 1 << 20
 
-Said = TypeVar("Said", Evidence, PolicyPin)
+Said = TypeVar("Said", Evidence, PolicyPin, SignOff)
 
 
 def sign_evidence(evidence: Evidence, key: SigningKey) -> bytes:
@@ -58,6 +60,22 @@ def read_pin(envelope: bytes) -> PolicyPin:
     return _stated(_envelope(envelope).payload, _name(envelope), PolicyPin, _pin_statement)
 
 
+def sign_promotion(said: SignOff, key: SigningKey) -> bytes:
+    """The envelope of an operator's sign-off; the same bytes for the same sign-off and key."""
+    return _sign(_sign_off_statement(said), key)
+
+
+def verify_sign_off(envelope: bytes, operators: TrustedKeys) -> SignOff:
+    """The sign-off in an envelope that a trusted operator signed; pure. As strict as `verify_evidence`."""
+    payload, name = _verified(envelope, operators, "Sign the promotion again")
+    return _stated(payload, name, SignOff, _sign_off_statement)
+
+
+def read_sign_off(envelope: bytes) -> SignOff:
+    """What an envelope with a sign-off says, its signature NOT verified: for showing, never for deciding."""
+    return _stated(_envelope(envelope).payload, _name(envelope), SignOff, _sign_off_statement)
+
+
 def signed_by(envelope: bytes) -> str:
     """The key id that an envelope names, not verified. Raises EvidenceError for what is no envelope."""
     return str(next(iter(_envelope(envelope).signatures)))
@@ -71,7 +89,11 @@ def _pin_statement(pin: PolicyPin) -> bytes:
     return _statement(pin.product, pin.policy_sha256, PIN_TYPE, pin)
 
 
-def _statement(name: str, sha256: str, predicate_type: str, predicate: Evidence | PolicyPin) -> bytes:
+def _sign_off_statement(said: SignOff) -> bytes:
+    return _statement(said.product, said.release_id, SIGN_OFF_TYPE, said)
+
+
+def _statement(name: str, sha256: str, predicate_type: str, predicate: Evidence | PolicyPin | SignOff) -> bytes:
     return canonical_bytes(
         {
             "_type": STATEMENT_TYPE,

@@ -38,6 +38,13 @@ def _refused(payload: dict[str, Any], release: str) -> str:
     return f"gateway {payload['gateway']} refused release {release} {place}: {payload['reason']}"
 
 
+def _decided(payload: dict[str, Any], _: str) -> str:
+    decision = payload["decision"]
+    release = f" of release {decision['release_id'][:12]}" if decision["release_id"] else ""
+    raised = f" INCIDENT: {decision['incident']}" if decision["incident"] else ""
+    return f"decided: {decision['action'].replace('_', ' ')}{release}: {decision['reason']}{raised}"
+
+
 _SENTENCES: dict[EventKind, Callable[[dict[str, Any], str], str]] = {
     EventKind.POLICY_RECORDED: lambda p, _: f"promotion policy {p['policy']['version']} was recorded",
     EventKind.POLICY_PINNED: lambda p, _: f"promotion policy {p['policy_sha256'][:12]} was pinned by an operator",
@@ -57,4 +64,8 @@ _SENTENCES: dict[EventKind, Callable[[dict[str, Any], str], str]] = {
     EventKind.SHADOW_CLOSED: lambda p, r: f"shadow {r} left its slot: {p['reason']}",
     EventKind.ALIAS_RESTORED: _restored,
     EventKind.ADMISSION_REFUSED: _refused,
+    EventKind.PRODUCT_FROZEN: lambda p, _: f"the product was frozen: {p['reason']}",
+    EventKind.PRODUCT_UNFROZEN: lambda p, _: f"the product goes on: {p['reason']}",
+    EventKind.DECISION_RECORDED: _decided,
+    EventKind.PROMOTION_SIGNED: lambda _, r: f"an operator signed the promotion of release {r}",
 }

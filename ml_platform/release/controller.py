@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ml_platform.contracts.deployment import DeploymentState
-from ml_platform.contracts.events import PolicyRecorded, ReleaseRegistered
 from ml_platform.contracts.evidence import GateResult, Producer
 from ml_platform.contracts.pin import PolicyPin
 from ml_platform.contracts.policy import PromotionPolicy, SlotName
@@ -28,8 +27,9 @@ from ml_platform.lineage.quarantine import quarantine_of
 from ml_platform.lineage.replay_rules import FALLEN, UNSERVED
 from ml_platform.lineage.verification import Eligibility
 from ml_platform.release.door import Door
+from ml_platform.release.freezing import freeze, unfreeze
 from ml_platform.release.moves import Held, Move
-from ml_platform.release.recording import record_pin, record_results
+from ml_platform.release.recording import record_pin, record_release, record_results
 from ml_platform.release.rollback import roll_back
 from ml_platform.release.shadowing import close_shadow, open_shadow
 
@@ -84,19 +84,8 @@ class Controller:
 
         Raises RefusedError for a policy that is not the one that the release names.
         """
-        named = release.promotion_policy.content_sha256
-        if named != policy.sha256:
-            raise RefusedError(
-                f"release {release.release_id[:12]} names promotion policy {named[:12]}, given was "
-                f"{policy.sha256[:12]}. Build the release again."
-            )
-        with self.ledger.write(release.product, now, actor) as transaction:
-            if release.release_id in transaction.replay.releases:
-                return False
-            if policy.sha256 not in transaction.replay.policies:
-                transaction.append(PolicyRecorded(policy=policy))
-            transaction.append(ReleaseRegistered(release=release))
-            return True
+        with self._door(release.product, now, actor, None) as door:
+            return record_release(door, release, policy)
 
     def record_verdicts(
         self,
@@ -235,6 +224,16 @@ class Controller:
         """Takes the shadow out of its slot; no evidence is needed for that."""
         with self._door(product, now, actor, expected_epoch) as door:
             return close_shadow(door, release_id, reason)
+
+    def freeze(self, product: str, reason: str, now: datetime, actor: str) -> bool:
+        """From here on nothing goes forward, by anybody; what stops still stops. False when it was frozen before."""
+        with self._door(product, now, actor, None) as door:
+            return freeze(door, reason)
+
+    def unfreeze(self, product: str, reason: str, now: datetime, actor: str) -> bool:
+        """Lets the product go on; False when it was not frozen."""
+        with self._door(product, now, actor, None) as door:
+            return unfreeze(door, reason)
 
     @contextmanager
     def _door(self, product: str, now: datetime, actor: str, expected_epoch: int | None) -> Iterator[Door]:

@@ -64,6 +64,10 @@ class Door:
     def why_unproven(self, release: Release, found: Eligibility) -> Held | None:
         """What holds a release off every slot: its policy's pin, its quarantine, its evidence; None for nothing."""
         policy, replay = self.policy_of(release), self.transaction.replay
+        if frozen := replay.frozen:
+            since = f"since {frozen.recorded_at:%Y-%m-%d %H:%M} UTC by {frozen.actor}"
+            because = f"the product is frozen {since}: {frozen.payload['reason']} `mlp unfreeze` lets it go on"
+            return Held(release.product, release.release_id, because=because)
         pin = counting_pin(self.transaction.pins(), self.operators)
         if reason := why_not_pinned(release.product, policy.sha256, pin):
             return _held(release, {PINNED: reason})

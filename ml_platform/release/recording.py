@@ -1,9 +1,9 @@
-"""Recording verdicts and pins: each one signed, and only what is news."""
+"""Recording releases, verdicts and pins: signed where it counts, and only what is news."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from ml_platform.contracts.events import PolicyRecorded
+from ml_platform.contracts.events import PolicyRecorded, ReleaseRegistered
 from ml_platform.contracts.evidence import Evidence, GateResult, Producer
 from ml_platform.contracts.pin import PolicyPin
 from ml_platform.contracts.policy import PromotionPolicy
@@ -13,6 +13,22 @@ from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.pins import counting_pin
 from ml_platform.lineage.statements import sign_evidence, sign_pin, verify_evidence, verify_pin
 from ml_platform.release.door import Door
+
+
+def record_release(door: Door, release: Release, policy: PromotionPolicy) -> bool:
+    """Appends a release and the policy it names; False when it was registered before. Raises RefusedError."""
+    named, transaction = release.promotion_policy.content_sha256, door.transaction
+    if named != policy.sha256:
+        raise RefusedError(
+            f"release {release.release_id[:12]} names promotion policy {named[:12]}, given was "
+            f"{policy.sha256[:12]}. Build the release again."
+        )
+    if release.release_id in transaction.replay.releases:
+        return False
+    if policy.sha256 not in transaction.replay.policies:
+        transaction.append(PolicyRecorded(policy=policy))
+    transaction.append(ReleaseRegistered(release=release))
+    return True
 
 
 def record_results(

@@ -14,6 +14,7 @@ COMMANDS = {
     "diff",
     "doctor",
     "engine",
+    "freeze",
     "gateway",
     "keys",
     "ledger",
@@ -33,6 +34,7 @@ COMMANDS = {
     "skew",
     "status",
     "trace",
+    "unfreeze",
     "up",
     "verify",
 }
