@@ -1,65 +1,22 @@
 """What controllers saw when they last looked, for people and plots; and the lease that lets one of them work."""
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    Engine,
-    Float,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    create_engine,
-    delete,
-    event,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from ml_platform.contracts.monitoring import Look
-from ml_platform.errors import ContractError, StorageError
+from ml_platform.errors import StorageError
 from ml_platform.lineage.ledger_schema import shown
+from ml_platform.lineage.looks_schema import latest_looks, leases, looks, open_looks
 
-BUSY_TIMEOUT_S = 5.0
-SCHEMA_LOCK = 7_410_220_133
 KEPT = 400
 """So many looks of a product are kept; of older ones ever fewer."""
-
-metadata = MetaData()
-_Number = BigInteger().with_variant(Integer(), "sqlite")
-
-latest_looks = Table(
-    "latest_looks", metadata, Column("product", String(63), primary_key=True), Column("content", Text, nullable=False)
-)
-looks = Table(
-    "looks",
-    metadata,
-    Column("number", _Number, primary_key=True, autoincrement=True),
-    Column("product", String(63), nullable=False, index=True),
-    Column("looked_at", Float, nullable=False),
-    Column("content", Text, nullable=False),
-)
-leases = Table(
-    "leases",
-    metadata,
-    Column("name", String(128), primary_key=True),
-    Column("holder", Text, nullable=False),
-    Column("until", Float, nullable=False),
-)
 
 
 class LookStore:
@@ -75,7 +32,7 @@ class LookStore:
 
     @cached_property
     def _engine(self) -> Engine:
-        return _open(self.url)
+        return open_looks(self.url)
 
     def close(self) -> None:
         """Lets go of the connections."""
@@ -97,20 +54,33 @@ class LookStore:
                 connection.execute(insert(looks).values(product=look.product, looked_at=at, content=content))
                 _thin(connection, look.product)
 
+    def products(self) -> tuple[str, ...]:
+        """The products that were looked at, by name."""
+        with self._reading() as connection:
+            query = select(latest_looks.c.product).order_by(latest_looks.c.product)
+            return tuple(connection.scalars(query)) if connection else ()
+
     def latest(self, product: str) -> Look | None:
         """The last look at a product, None where nobody looked."""
         with self._reading() as connection:
-            found = connection.scalar(select(latest_looks.c.content).where(latest_looks.c.product == product))
+            query = select(latest_looks.c.content).where(latest_looks.c.product == product)
+            found = connection.scalar(query) if connection else None
         return None if found is None else Look.model_validate_json(found)
 
-    def history(self, product: str, limit: int = KEPT, since: datetime | None = None) -> tuple[Look, ...]:
-        """The newest looks at a product, the oldest of them first."""
+    def history(self, product: str, since: datetime | None = None, most: int = 200) -> tuple[Look, ...]:
+        """Looks at a product since a moment of ours, the oldest first; evenly thinned to `most`, with the newest."""
         query = select(looks.c.content).where(looks.c.product == product)
         if since is not None:
             query = query.where(looks.c.looked_at >= since.timestamp())
         with self._reading() as connection:
-            found = connection.scalars(query.order_by(looks.c.number.desc()).limit(limit)).all()
-        return tuple(Look.model_validate_json(content) for content in reversed(found))
+            found = connection.scalars(query.order_by(looks.c.number)).all() if connection else []
+        last = len(found) - 1
+        places = (
+            range(last + 1)
+            if last < most
+            else sorted({last - place * last // max(most - 1, 1) for place in range(most)})
+        )
+        return tuple(Look.model_validate_json(found[place]) for place in places)
 
     def take_lease(self, name: str, holder: str, seconds: float) -> bool:
         """Whether the lease is the holder's for so many seconds from now: it was free, run out, or his already.
@@ -139,6 +109,8 @@ class LookStore:
     def lease_holder(self, name: str) -> str | None:
         """Who holds a lease now, None for nobody."""
         with self._reading() as connection:
+            if connection is None:
+                return None
             query = select(leases.c.holder).where(leases.c.name == name, leases.c.until > _clock(connection))
             return connection.scalar(query)
 
@@ -151,7 +123,12 @@ class LookStore:
         return _subject(before) != _subject(look)
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def _reading(self) -> Iterator[Connection | None]:
+        """A connection, None where there is no file yet: who only reads makes none."""
+        parsed = make_url(self.url)
+        if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).is_file():
+            yield None
+            return
         with self._explained(), self._engine.connect() as connection, connection.begin():
             yield connection
 
@@ -192,45 +169,3 @@ def _clock(connection: Connection) -> float:
     if connection.dialect.name == "postgresql":
         return float(connection.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0.0)
     return float(connection.exec_driver_sql("SELECT (julianday('now') - 2440587.5) * 86400.0").scalar() or 0.0)
-
-
-def _open(url: str) -> Engine:
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise ContractError(
-            f"monitoring URL '{url}': cannot be read. Expected sqlite:///PATH or postgresql://…"
-        ) from None
-    if parsed.get_backend_name() == "postgresql":
-        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
-        with engine.begin() as connection:
-            connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
-            metadata.create_all(connection)
-        return engine
-    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
-        raise ContractError(f"monitoring URL '{shown(url)}': expected a file, sqlite:///PATH, or postgresql://…")
-    return _open_sqlite(url, Path(str(parsed.database)))
-
-
-def _open_sqlite(url: str, path: Path) -> Engine:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_TIMEOUT_S})
-
-    @event.listens_for(engine, "connect")
-    def configure(connection, _record):  # type: ignore[no-untyped-def]
-        connection.isolation_level = None
-        connection.execute("PRAGMA synchronous = NORMAL")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    # WAL cannot be switched on while others look: one process at a time.
-    with path.with_name(path.name + ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with engine.connect() as connection:
-            connection.connection.dbapi_connection.execute("PRAGMA journal_mode = WAL")  # type: ignore[union-attr]
-        with engine.connect().execution_options(writes=True) as connection, connection.begin():
-            metadata.create_all(connection)
-    return engine
