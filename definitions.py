@@ -1,4 +1,4 @@
-"""The composition root: every product folder becomes a chain of assets, a job and a schedule.
+"""The composition root: every product folder becomes a chain of assets, a job, a schedule and a sensor.
 
 Products are the folders below `products/` beside this file and those that ML_PLATFORM_PRODUCTS names. A folder
 that cannot be read becomes one asset that shows its error, so that one team's typing error does
@@ -26,6 +26,7 @@ from ml_platform.errors import ContractError
 from resources.launcher import launcher_from_environment
 from resources.manifests import ManifestIOManager
 from resources.state import PROJECT, StoreResource
+from sensors.continuous_training import retrain_sensor
 
 
 def product_definitions(folder: Path) -> Definitions:
@@ -58,6 +59,7 @@ def product_definitions(folder: Path) -> Definitions:
         asset_checks=checks,
         jobs=[job],
         schedules=[weekly_schedule(chain, job)],
+        sensors=[retrain_sensor(chain.product, job)],
     )
 
 

@@ -24,6 +24,7 @@ from ml_platform.contracts.evidence import GateResult
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.release import Release
+from resources.automatic_runs import trigger_of
 from resources.manifests import Value
 from resources.reporting import readable_failures
 from resources.state import StoreResource
@@ -83,7 +84,8 @@ def release_assets(chain: Chain) -> AssetsDefinition:
             report = load_report(report_artifact)
             traced = trace_ancestry(artifacts, report.candidate_sha256)
             results = assess_release(product.promotion_policy, report)
-            release = build_release(product, traced.snapshot, traced.training_set, traced.candidate)
+            trigger = trigger_of(context.run.tags)
+            release = build_release(product, traced.snapshot, traced.training_set, traced.candidate, trigger=trigger)
             keep_contents(artifacts, product)
             now, key, actor = datetime.now(UTC), signing_key(store.home), f"dagster run {context.run.run_id}"
             _pin_first(store.home, product, now, actor)

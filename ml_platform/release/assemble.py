@@ -21,6 +21,7 @@ from ml_platform.contracts.release import (
     VersionedPart,
 )
 from ml_platform.contracts.report import EvaluationReport
+from ml_platform.contracts.triggers import Trigger
 from ml_platform.errors import IntegrityError
 from ml_platform.features.definitions import definitions_sha256
 from ml_platform.lineage.artifacts import Artifact
@@ -50,12 +51,13 @@ def build_release(
     training_set: Artifact,
     candidate: Artifact,
     environment: EnvironmentPart | None = None,
+    trigger: Trigger | None = None,
 ) -> Release:
     """The release of a candidate; the same inputs give the same release id on the same kind of machine.
 
-    `environment` defaults to this process's. Policies, prompt and guardrails are named by the digests of their
-    values, so that a comment in a file changes nothing. Raises IntegrityError when the three artifacts do not
-    belong together.
+    `environment` defaults to this process's; `trigger` is why the run started by itself, None for people's. Policies,
+    prompt and guardrails are named by the digests of their values, so that a comment in a file changes nothing.
+    Raises IntegrityError when the three artifacts do not belong together.
     """
     made = Candidate.parse(candidate.facts, where=f"candidate {candidate.sha256[:12]}")
     _check_chain(product, snapshot, training_set, made)
@@ -82,6 +84,7 @@ def build_release(
         serving=_versioned(product.serving.version, product.serving_content.sha256),
         code=code_part(product),
         environment=environment or environment_part(made),
+        trigger=trigger,
     )
 
 
