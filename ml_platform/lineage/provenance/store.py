@@ -77,7 +77,7 @@ class ProvenanceStore:
             row = connection.execute(
                 select(responses.c.content, responses.c.sha256).where(responses.c.response_id == response_id)
             ).first()
-        return None if row is None else _record_of(row.content, row.sha256, response_id)
+        return None if row is None else record_of(row.content, row.sha256, response_id)
 
     def scan(
         self,
@@ -96,8 +96,8 @@ class ProvenanceStore:
             query = query.where(responses.c.cohort == cohort.value)
         query = query.order_by(responses.c.answered_us, responses.c.number).limit(PAGE)
         last = (microseconds(since), -1)
-        while rows := self._page(query.where(tuple_(responses.c.answered_us, responses.c.number) > last)):
-            yield from (_record_of(row.content, row.sha256, row.response_id) for row in rows)
+        while rows := self.rows(query.where(tuple_(responses.c.answered_us, responses.c.number) > last)):
+            yield from (record_of(row.content, row.sha256, row.response_id) for row in rows)
             last = (rows[-1].answered_us, rows[-1].number)
 
     def scan_answered(self, product: str, since: datetime, until: datetime, **only: Any) -> Iterator[Answered]:
@@ -141,7 +141,8 @@ class ProvenanceStore:
         with self._writing() as connection:
             connection.execute(shipped.delete().where(shipped.c.segment == segment))
 
-    def _page(self, query: Select[Any]) -> Sequence[Row[Any]]:
+    def rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        """The rows of a query of one's own over the tables of the schema."""
         with self._reading() as connection:
             return connection.execute(query).all()
 
@@ -171,7 +172,8 @@ class ProvenanceStore:
             raise StorageError(f"{self.name}: {error}. The log keeps what is not stored.") from error
 
 
-def _record_of(content: str, sha256: str, response_id: str) -> ProvenanceRecord:
+def record_of(content: str, sha256: str, response_id: str) -> ProvenanceRecord:
+    """The record in a row. Raises IntegrityError when it is not the one that was stored."""
     if bytes_sha256(content.encode()) != sha256:
         raise IntegrityError(f"response {response_id}: its record was changed in the store. Restore it from a backup.")
     return ProvenanceRecord.from_log(content)

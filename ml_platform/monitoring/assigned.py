@@ -1,0 +1,86 @@
+"""Which release a user was assigned to, and how its answers are read: by the ledger and what releases keep."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ml_platform.contracts.policy import SlotName
+from ml_platform.contracts.product import EvaluationSpec
+from ml_platform.contracts.provenance import ProvenanceRecord
+from ml_platform.contracts.routing import Cohort
+from ml_platform.contracts.serving import ServingContent, ServingTime
+from ml_platform.lineage.artifacts import ArtifactStore
+from ml_platform.lineage.contents import find_content
+from ml_platform.lineage.ledger import Ledger
+from ml_platform.lineage.replay import Replay
+
+_SLOTS = {Cohort.PRODUCTION: SlotName.PRODUCTION, Cohort.CANARY: SlotName.CANARY}
+
+
+@dataclass
+class Releases:
+    """What monitoring asks about releases; `serving` gives what a release keeps of how it serves, None for nothing.
+
+    `slots` gives the releases in their slots at an epoch, None for an epoch that nobody knows.
+    """
+
+    serving: Callable[[str], ServingContent | None]
+    slots: Callable[[int], dict[SlotName, str] | None] = field(default=lambda _: None)
+    time: ServingTime = ServingTime.CLOCK
+
+    @classmethod
+    def alike(cls, content: ServingContent) -> "Releases":
+        """Releases that all serve alike, with no ledger to ask: who answered is who was assigned."""
+        return cls(lambda _: content, time=content.spec.time)
+
+    def assigned(self, record: ProvenanceRecord) -> str | None:
+        """The release that the user was assigned to, whoever answered; None where nobody knows."""
+        slots, slot = self.slots(record.epoch) or {}, _SLOTS.get(record.cohort)
+        return record.release_id if slot is None else slots.get(slot, record.release_id)
+
+    def evaluation(self, release_id: str | None) -> EvaluationSpec | None:
+        """How answers of a release are read, None for a release that keeps nothing of it."""
+        content = None if release_id is None else self.serving(release_id)
+        return None if content is None else content.evaluation
+
+
+def known_releases(ledger: Ledger, store: ArtifactStore, product: str) -> Releases:
+    """The releases of a product as its ledger tells; read anew when an answer names an epoch that is not known yet.
+
+    The product's time is what its newest release in production says. Raises what the ledger and the store raise.
+    """
+    history = _History(ledger, store, product)
+    return Releases(history.serving, history.slots, history.time())
+
+
+class _History:
+    def __init__(self, ledger: Ledger, store: ArtifactStore, product: str) -> None:
+        self._ledger, self._store, self._product = ledger, store, product
+        self._replay = Replay(product)
+        self._slots: dict[int, dict[SlotName, str]] = {}
+        self._contents: dict[str, ServingContent | None] = {}
+        self._read()
+
+    def slots(self, epoch: int) -> dict[SlotName, str] | None:
+        """The slots at an epoch."""
+        if epoch > self._replay.epoch and self._ledger.heads().get(self._product) != self._replay.head_sha256:
+            self._read()
+        return self._slots.get(epoch)
+
+    def serving(self, release_id: str) -> ServingContent | None:
+        """What a release keeps of how it serves; the ledger was read up to the answer's epoch before."""
+        if release_id not in self._contents and (release := self._replay.releases.get(release_id)) is not None:
+            part = release.serving
+            found = None if part is None else find_content(self._store, ServingContent, part.content_sha256)
+            self._contents[release_id] = found
+        return self._contents.get(release_id)
+
+    def time(self) -> ServingTime:
+        """The time that the product lives in."""
+        wanted = self._replay.slots.get(SlotName.PRODUCTION) or self._replay.slots.get(SlotName.CANARY)
+        content = None if wanted is None else self.serving(wanted)
+        return ServingTime.CLOCK if content is None else content.spec.time
+
+    def _read(self) -> None:
+        for event in self._ledger.events(self._product)[self._replay.sequence :]:
+            self._replay.add(event)
+            self._slots[self._replay.epoch] = dict(self._replay.slots)
