@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PRODUCT ?= flight_assistant
 AS_OF ?= 2013-03-31
+FAULT ?= skewed_feature
 # Asked for first and by exact version, torch comes as the CPU build where one is at hand.
 TORCH ?= $(or $(shell sed -n 's/^torch==//p' constraints.txt 2>/dev/null),2.13.0)
 LOCK_VENV ?= .lock-venv
@@ -25,7 +26,7 @@ export GX_ANALYTICS_ENABLED := False
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install run up doctor test test-long check lint schemas lock clean
+.PHONY: help install run demo up doctor test test-long check lint schemas lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\)[%]*:.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,6 +46,9 @@ $(STAMP): pyproject.toml constraints.txt data-packages.txt
 
 run: install ## The main job: from sources to a canary (PRODUCT=flight_assistant AS_OF=2013-03-31)
 	$(BIN)/mlp run $(PRODUCT) --as-of $(AS_OF)
+
+demo: install ## Half an hour: April to December 2013 with a bad release in it (FAULT=skewed_feature)
+	$(BIN)/mlp demo --fault $(FAULT)
 
 up: install ## Start Dagster, MLflow, the engine and the gateway; Ctrl-C stops them
 	$(BIN)/mlp up

@@ -9,6 +9,7 @@ import typer
 from ml_platform import __version__
 from ml_platform.cli import (
     access,
+    demo,
     doctor,
     engine,
     gateway,
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 for group in (
     run_chain,
+    demo,
     replay,
     skew,
     status,
