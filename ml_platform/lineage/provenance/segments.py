@@ -82,6 +82,14 @@ def read_bytes(path: Path, offset: int = 0) -> bytes:
         return b""
 
 
+def size_of(path: Path) -> int:
+    """How many bytes a segment has, none if it is gone."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def read_segment(path: Path, offset: int = 0) -> Reading:
     """What a segment holds from an offset on; nothing if it is gone."""
     return read_frames(read_bytes(path, offset), offset)
