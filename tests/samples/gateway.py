@@ -125,7 +125,7 @@ def running_gateway(
         replied=metrics.answered,
     )
     app = Gateway(Endpoints(backstage).routes(), metrics, most=told.in_flight)
-    with _in_a_thread(app, told, sock) as port:
+    with in_a_thread(app, told, sock) as port:
         yield Running(f"http://127.0.0.1:{port}", home, answerer, metrics, told, port)
     log.close()
     store.close()
@@ -133,7 +133,8 @@ def running_gateway(
 
 
 @contextmanager
-def _in_a_thread(app: Gateway, settings: GatewaySettings, sock: socket.socket) -> Iterator[int]:
+def in_a_thread(app: Gateway, settings: GatewaySettings, sock: socket.socket) -> Iterator[int]:
+    """Serves the socket until the end of the block, and drains then; the port."""
     port = int(sock.getsockname()[1])
     server = GatewayServer(app, settings)
     failed: list[BaseException] = []

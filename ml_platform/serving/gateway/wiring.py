@@ -17,6 +17,7 @@ from ml_platform.contracts.home import Home
 from ml_platform.lineage.artifacts import write_atomically
 from ml_platform.lineage.keys import locked_keys, trusted_keys, trusted_operators
 from ml_platform.lineage.ledger import Ledger
+from ml_platform.lineage.looks import LookStore
 from ml_platform.lineage.object_store import artifact_store
 from ml_platform.lineage.provenance.recorder import Recorder
 from ml_platform.lineage.provenance.store import ProvenanceStore
@@ -30,6 +31,10 @@ from ml_platform.serving.engine_client import EngineClient
 from ml_platform.serving.following import Follower
 from ml_platform.serving.gateway.access import Access
 from ml_platform.serving.gateway.app import Gateway
+from ml_platform.serving.gateway.console.console import Console
+from ml_platform.serving.gateway.console.entrance import Entrance
+from ml_platform.serving.gateway.console.gathering import Gathering
+from ml_platform.serving.gateway.console.sessions import Sessions, console_secret
 from ml_platform.serving.gateway.doorway import Doorway
 from ml_platform.serving.gateway.endpoints import Backstage, Endpoints, Readiness
 from ml_platform.serving.gateway.logs import log_answer
@@ -111,8 +116,19 @@ async def put_together(home: Home, settings: GatewaySettings, table: RateTable) 
             document=openapi_bytes(),
             replied=_replied(settings, stack),
         )
-        app = Gateway(Endpoints(backstage).routes(), metrics, most=settings.in_flight)
+        console = _console(home, backstage, follower, stack)
+        app = Gateway({**Endpoints(backstage).routes(), **console.routes()}, metrics, most=settings.in_flight)
         yield Worker(app, follower, answerer, deployments, recorder, metrics)
+
+
+def _console(home: Home, backstage: Backstage, follower: Follower, stack: AsyncExitStack) -> Console:
+    """The pages for people, with connections of their own to what they show: answers wait for none of them."""
+    ledger, looks = Ledger(home.ledger_url, keep_connections=True), LookStore(home.monitoring_url)
+    stack.callback(ledger.close)
+    stack.callback(looks.close)
+    gathering = Gathering(ledger, looks, backstage.deployments, lambda: follower.problems)
+    sessions = Sessions(console_secret(home))
+    return Console(gathering, Entrance(backstage.door, sessions, backstage.settings.on_loopback), backstage.find)
 
 
 def _replied(settings: GatewaySettings, stack: AsyncExitStack) -> Callable[[Reply], None]:

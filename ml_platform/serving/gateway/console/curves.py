@@ -1,0 +1,161 @@
+"""Confidence sequences over time, drawn on the server: the effect, its bounds at every look, and the limit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise, takewhile
+
+from ml_platform.contracts.evidence import Verdict
+from ml_platform.contracts.monitoring import Look, MetricReading
+from ml_platform.evaluation.drawing import CANDIDATE, LINE, MUTED, WARNING, Canvas
+from ml_platform.serving.gateway.console.words import compares, metric_title, shown_numbers, shown_words
+
+WIDTH, HEIGHT = 344.0, 148.0
+LEFT, RIGHT, TOP, BOTTOM = 8.0, 336.0, 12.0, 124.0
+MOST_POINTS = 120
+COLOURS = {
+    Verdict.FAIL: "#b3261e",
+    Verdict.ERROR: "#b3261e",
+    Verdict.INCONCLUSIVE: CANDIDATE,
+    Verdict.PASS: "#2f7d4f",
+}
+"""Of curves and chips; the word itself always stands there too."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One look at one metric, in the product's time; None for what could not be said yet."""
+
+    at: datetime
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric over a rollout; `steps` are the moments at which the canary got another share of users."""
+
+    reading: MetricReading
+    points: tuple[Point, ...]
+    steps: tuple[tuple[datetime, float], ...]
+
+
+def rollout_looks(looks: Sequence[Look]) -> tuple[Look, ...]:
+    """The looks at the rollout that runs, or at what was watched last: the newest that measured the same release."""
+    measured = [look for look in looks if look.decision.readings]
+    newest = measured[-1:]
+    return tuple(reversed(list(takewhile(lambda look: _subject(look) == _subject(newest[0]), reversed(measured)))))
+
+
+def _subject(look: Look) -> tuple[str | None, str | None]:
+    """Whom it measured: a canary, or production alone."""
+    return look.canary, None if look.canary else look.production
+
+
+def curve_of(reading: MetricReading, looks: Sequence[Look]) -> Curve:
+    """How a reading came about; `looks` are those of its rollout, oldest first."""
+    comparing, points = compares(reading), list[Point]()
+    for look in looks:
+        for one in look.decision.readings:
+            if one.metric == reading.metric and compares(one) is comparing:
+                points.append(Point(look.decision.at, *shown_numbers(one)))
+    steps = [
+        (after.decision.at, after.exposure)
+        for before, after in pairwise(looks)
+        if after.exposure != before.exposure and after.canary is not None
+    ]
+    return Curve(reading, _thinned(points), tuple(steps))
+
+
+def draw(curve: Curve) -> Canvas:
+    """The curve as a small plot that says what it is in its title."""
+    reading = curve.reading
+    canvas = Canvas(WIDTH, HEIGHT, f"{metric_title(reading)} over time, with its bounds and its limit")
+    points = [point for point in curve.points if point.value is not None]
+    if not points:
+        canvas.text(WIDTH / 2, HEIGHT / 2, "nothing to draw yet", MUTED, 12, "middle")
+        return canvas
+    neutral = None if not compares(reading) else 1.0 if reading.kind == "quantile" else 0.0
+    scale = _Scale.over(points, reading.limit, neutral)
+    for at, exposure in curve.steps:
+        if points[0].at < at <= points[-1].at:
+            canvas.line(scale.x(at), TOP, scale.x(at), BOTTOM, LINE, 1.2)
+            canvas.text(scale.x(at) - 3, TOP + 6, f"{exposure * 100:.3g} %", MUTED, 10, "end")
+    if neutral is not None:
+        canvas.line(LEFT, scale.y(neutral), RIGHT, scale.y(neutral), MUTED, 0.8)
+    _band(canvas, points, scale, COLOURS[reading.verdict])
+    _trace(canvas, points, scale, COLOURS[reading.verdict])
+    canvas.line(LEFT, scale.y(reading.limit), RIGHT, scale.y(reading.limit), WARNING, 1.3, "5 4")
+    words = f"limit {shown_words(reading.limit, reading)}"
+    canvas.text(LEFT, scale.y(reading.limit) - 5, words, WARNING, 10.5, halo=True)
+    if neutral is not None:
+        canvas.text(LEFT, scale.y(neutral) + 12, "as production", MUTED, 10.5, halo=True)
+    canvas.line(LEFT, BOTTOM + 4, RIGHT, BOTTOM + 4, LINE)
+    for at, place, anchor in ((points[0].at, LEFT, "start"), (points[-1].at, RIGHT, "end")):
+        canvas.text(place, HEIGHT - 5, f"{at:%d %b %H:%M}", MUTED, 10.5, anchor)
+    return canvas
+
+
+def _band(canvas: Canvas, points: Sequence[Point], scale: "_Scale", colour: str) -> None:
+    """What lies between the bounds; a bound that is not there is the edge."""
+    if len(points) < 2:
+        return
+    upper = [(scale.x(one.at), TOP if one.high is None else scale.y(one.high)) for one in points]
+    lower = [(scale.x(one.at), BOTTOM if one.low is None else scale.y(one.low)) for one in points]
+    corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*upper, *reversed(lower)])
+    canvas.shapes.append(f'<polygon points="{corners}" fill="{colour}" fill-opacity=".13"/>')
+
+
+def _trace(canvas: Canvas, points: Sequence[Point], scale: "_Scale", colour: str) -> None:
+    """The value, and where it stands now, with its bounds."""
+    corners = " ".join(f"{scale.x(one.at):.1f},{scale.y(one.value or 0.0):.1f}" for one in points)
+    canvas.shapes.append(
+        f'<polyline points="{corners}" fill="none" stroke="{colour}" stroke-width="1.6" stroke-linejoin="round"/>'
+    )
+    now = points[-1]
+    x, low, high = (
+        scale.x(now.at),
+        scale.y(scale.low if now.low is None else now.low),
+        scale.y(scale.high if now.high is None else now.high),
+    )
+    canvas.line(x, low, x, high, colour, 2)
+    canvas.dot(x, scale.y(now.value or 0.0), 3.6, colour)
+
+
+def _thinned(points: Sequence[Point]) -> tuple[Point, ...]:
+    """At most MOST_POINTS of them, evenly, the last one always."""
+    every = -(-len(points) // MOST_POINTS) or 1
+    return tuple(reversed(points[::-1][::every]))
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From times and numbers to pixels. Bounds that are far out are cut at the edge: the newest ones count."""
+
+    start: datetime
+    end: datetime
+    low: float
+    high: float
+
+    @classmethod
+    def over(cls, points: Sequence[Point], limit: float, neutral: float | None) -> "_Scale":
+        latest = points[-1]
+        wanted = [limit, *([neutral] if neutral is not None else [0.0])]
+        wanted += [one for one in (latest.value, latest.low, latest.high) if one is not None]
+        middle = points[len(points) // 2]
+        reach = 3 * max(abs(one - wanted[1]) for one in wanted)
+        early = [one for one in (middle.low, middle.high) if one is not None]
+        wanted += [max(min(one, wanted[1] + reach), wanted[1] - reach) for one in early]
+        low, high = min(wanted), max(wanted)
+        room = (high - low or abs(high) or 1.0) * 0.14
+        return cls(points[0].at, points[-1].at, low - room, high + room)
+
+    def x(self, at: datetime) -> float:
+        span = (self.end - self.start) / timedelta(seconds=1)
+        part = 1.0 if span <= 0 else (at - self.start) / timedelta(seconds=1) / span
+        return LEFT + part * (RIGHT - LEFT)
+
+    def y(self, value: float) -> float:
+        part = (value - self.low) / (self.high - self.low)
+        return BOTTOM - max(0.0, min(1.0, part)) * (BOTTOM - TOP)
