@@ -1,0 +1,134 @@
+"""Answers folded user by user, whatever the order in which they arrive and however often."""
+
+import hashlib
+import math
+import zlib
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml_platform.contracts.monitor_policy import Signal
+from ml_platform.contracts.monitoring import Seen
+from ml_platform.release.assessing.strata import Strata, Stratum
+
+_NOBODY = -1
+_BITS = {signal: bit for bit, signal in enumerate(Signal)}
+
+
+class FirstAnswers:
+    """Of each user the first answer of a kind: when, its value, its stratum. Ties go by the response."""
+
+    def __init__(self) -> None:
+        self._at, self._tie = array("d"), array("L")
+        self._x, self._stratum = array("d"), array("h")
+
+    def offer(self, user: int, at: float, tie: int, x: float, stratum: int) -> None:
+        """Takes an answer of the user numbered `user` where none came first; of the same one the larger value."""
+        while len(self._at) <= user:
+            self._at.append(math.inf)
+            self._tie.append(0)
+            self._x.append(0.0)
+            self._stratum.append(_NOBODY)
+        held = (self._at[user], self._tie[user])
+        if (at, tie) < held:
+            self._at[user], self._tie[user], self._x[user], self._stratum[user] = at, tie, x, stratum
+        elif (at, tie) == held:
+            self._x[user] = max(x, self._x[user])
+
+    def strata(self, strata: list[Stratum], draws: NDArray[np.float64]) -> Strata:
+        """The users who have such an answer, as they are now."""
+        numbers = np.array(self._stratum, dtype=np.int64)
+        there = np.flatnonzero(numbers != _NOBODY)
+        return Strata(tuple(strata), numbers[there], np.array(self._x, dtype=np.float64)[there], draws[there])
+
+
+@dataclass
+class SignalTally:
+    """One signal: each user's first answer that shows it, the first bad one, and how many answers there are by arm.
+
+    `unreadable` counts answers whose value is none: not a number, below zero, or neither 0 nor 1 for an event.
+    """
+
+    first: FirstAnswers = field(default_factory=FirstAnswers)
+    first_bad: FirstAnswers = field(default_factory=FirstAnswers)
+    answers: Counter[bool] = field(default_factory=Counter)
+    unreadable: int = 0
+
+
+class Comparison:
+    """Answers that are compared, by signal; users by a number, and by another that only depends on who they are."""
+
+    def __init__(self) -> None:
+        self._strata: dict[Stratum, int] = {}
+        self._signals: dict[Signal, SignalTally] = {}
+        self._users: dict[str, int] = {}
+        self._draws = array("d")
+        self._arms = FirstAnswers()
+        self._mature: Counter[bool] = Counter()
+        self._labelled: Counter[bool] = Counter()
+        self._known: dict[str, int] = {}
+
+    def add(self, seen: Seen, stratum: Stratum) -> None:
+        """Folds one answer in; one that came before only adds what was not known of it."""
+        number = self._strata.setdefault(stratum, len(self._strata))
+        user = self._user(seen.user)
+        at, tie = seen.at.timestamp(), zlib.crc32(seen.response_id.encode("utf-8", "surrogatepass"))
+        self._arms.offer(user, at, tie, 0.0, number)
+        known = self._known.get(seen.response_id, 0)
+        for bit, true, counter in ((1, seen.mature, self._mature), (2, seen.mature and seen.labelled, self._labelled)):
+            if true and not known & bit:
+                counter[stratum.canary] += 1
+                known |= bit
+        for signal, value in seen.signals.items():
+            tally = self._signals.setdefault(signal, SignalTally())
+            readable = value in (0.0, 1.0) if signal.bad_event else math.isfinite(value) and value >= 0.0
+            bit = 4 << (2 * _BITS[signal] + readable)
+            if not known & bit:
+                known |= bit
+                tally.answers[stratum.canary] += readable
+                tally.unreadable += not readable
+            if readable:
+                tally.first.offer(user, at, tie, value, number)
+                if signal.bad_event and value:
+                    tally.first_bad.offer(user, at, tie, value, number)
+        self._known[seen.response_id] = known
+
+    def users_in(self, canary: bool) -> int:
+        """How many users were first seen in an arm."""
+        return len(self._now(self._arms).of(canary))
+
+    def first(self, signal: Signal) -> Strata:
+        """Each user's first answer that shows a signal."""
+        return self._now(self._tally(signal).first)
+
+    def first_bad(self, signal: Signal) -> Strata:
+        """Each user's first bad answer, of those to whom it happened."""
+        return self._now(self._tally(signal).first_bad)
+
+    def answers(self, signal: Signal, canary: bool) -> int:
+        """How many answers of an arm show a signal."""
+        return self._tally(signal).answers[canary]
+
+    def unreadable(self, signal: Signal) -> int:
+        """How many answers have a value of this signal that is none."""
+        return self._tally(signal).unreadable
+
+    def coverage(self, canary: bool) -> float | None:
+        """The share of an arm's mature answers that have a label, None where none is mature."""
+        return self._labelled[canary] / self._mature[canary] if self._mature[canary] else None
+
+    def _tally(self, signal: Signal) -> SignalTally:
+        return self._signals.get(signal) or SignalTally()
+
+    def _now(self, answers: FirstAnswers) -> Strata:
+        return answers.strata(list(self._strata), np.array(self._draws, dtype=np.float64))
+
+    def _user(self, name: str) -> int:
+        number = self._users.setdefault(name, len(self._users))
+        if number == len(self._draws):
+            drawn = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8, person=b"mlp.balance")
+            self._draws.append((int.from_bytes(drawn.digest(), "big") >> 11) / (1 << 53))
+        return number

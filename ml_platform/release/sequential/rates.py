@@ -1,0 +1,114 @@
+"""Does something bad happen to the canary's users more often; how often does it happen in one arm.
+
+Users are assigned to the canary by a salted hash, so with the exposure p at the moment when something bad first happens
+to a user, that user is in the canary with probability p wherever the canary changes nothing. Whether bad things are
+rare or many, whether they come in a brownout or while the exposure is being raised, is thereby conditioned out.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaln, logsumexp, xlog1py, xlogy
+
+Floats = NDArray[np.float64]
+
+ODDS_RATIOS: Floats = np.geomspace(1.2, 30.0, 16)
+"""How much likelier than production the canary may make it; the e-value is their mean, each as likely as the others."""
+PRIOR = 0.5
+"""Both parameters of the beta distribution that bounds of a share are mixed over (Jeffreys)."""
+_STEPS = 60
+"""Halvings of [0, 1] until a bound is exact."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """To how many users something bad happened, by the exposure p in (0, 1) at that moment: arrays of one length.
+
+    `production` and `canary` count users by the arm they were assigned to, each user once; they need not be whole.
+    """
+
+    exposure: Floats
+    production: Floats
+    canary: Floats
+
+    @cached_property
+    def log_e(self) -> float:
+        """The logarithm of the evidence that the canary makes it likelier: an e-process against its not doing so.
+
+        e = mean over odds ratios r of prod_k r^(canary_k) / (1 - p_k + r p_k)^(production_k + canary_k).
+        Where the canary does no harm, each factor has an expectation of at most 1, so by Ville's inequality the
+        chance that e ever reaches 1/alpha is at most alpha, however often one looks. It depends on counts only: the
+        order of arrival does not matter. Source: Lindon & Malek 2020, arXiv 2011.03567, section 3, for two arms,
+        with the mixture over a grid instead of the Dirichlet distribution; Ville 1939.
+        """
+        if not len(self.exposure):
+            return 0.0
+        odds = ODDS_RATIOS[:, None]
+        weights = 1.0 - self.exposure + odds * self.exposure
+        logs = self.canary * np.log(odds) - (self.production + self.canary) * np.log(weights)
+        return float(logsumexp(logs.sum(axis=1)) - math.log(len(ODDS_RATIOS)))
+
+    def worse_by(self, rise: float, users: Floats) -> "Events":
+        """What would be expected by now of a canary with this rise of the share among so many of its users.
+
+        Without a rise the canary has production's events times the odds p / (1 - p) of being assigned to it.
+        """
+        usual = self.production * self.exposure / (1.0 - self.exposure)
+        return Events(self.exposure, self.production, np.minimum(usual + rise * users, np.maximum(users, usual)))
+
+    def smallest_visible(self, users: Floats, threshold: float) -> float | None:
+        """The least rise of the share that could be proven by now, None where even the largest could not.
+
+        `users` counts the canary's by exposure; `threshold` is the e-value that is proof.
+        """
+        target = math.log(threshold)
+        if self.worse_by(1.0, users).log_e < target:
+            return None
+        return _root(lambda rise: self.worse_by(rise, users).log_e - target, 0.0, 1.0)
+
+
+def share_bounds(total: float, n: float, level: float) -> tuple[float, float]:
+    """Bounds of the running mean of n values in [0, 1] with this total, which hold at all n at once.
+
+    All m with B(s + a, n - s + a) / B(a, a) / (m^s (1 - m)^(n - s)) < 1 / level, s the total, a = PRIOR. Each m outside
+    is refuted by a beta-binomial mixture, for whatever sequence of conditional means has the mean m: the logarithm of
+    1 - m + m exp(l) is concave in m, and exp(l x) lies below its chord. (0, 1) where n is 0.
+    Source: Howard, Ramdas, McAuliffe & Sekhon 2021, "Time-uniform, nonparametric, nonasymptotic confidence sequences",
+    propositions 2 and 7; Robbins 1970.
+    """
+    if n <= 0:
+        return 0.0, 1.0
+    target = log_mixture(total, n) + math.log(level)
+    mean = total / n
+
+    def refuted(share: float) -> float:
+        return target - log_likelihood(total, n, share)
+
+    low = 0.0 if total <= 0 else _root(lambda share: -refuted(share), 0.0, mean)
+    high = 1.0 if total >= n else _root(refuted, mean, 1.0)
+    return low, high
+
+
+def log_mixture(total: float, n: float) -> float:
+    """The logarithm of the likelihood of a total of n, mixed over Beta(PRIOR, PRIOR)."""
+    return float(betaln(total + PRIOR, n - total + PRIOR) - betaln(PRIOR, PRIOR))
+
+
+def log_likelihood(total: float, n: float, share: float) -> float:
+    """The logarithm of share^total (1 - share)^(n - total)."""
+    return float(xlogy(total, share) + xlog1py(n - total, -share))
+
+
+def _root(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Where an increasing function changes its sign between two ends, on the side where it is above zero."""
+    for _ in range(_STEPS):
+        middle = 0.5 * (low + high)
+        if rising(middle) > 0.0:
+            high = middle
+        else:
+            low = middle
+    return high
