@@ -16,6 +16,7 @@ from assets.broken_product import broken_product_asset
 from assets.candidate import adapter_verifies_check, candidate_asset
 from assets.chain import Chain
 from assets.continuous_training import continuous_training_job, weekly_schedule
+from assets.drift_report import drift_report_asset
 from assets.eval_report import eval_report_asset, gates_pass_check
 from assets.online_features import online_features_asset
 from assets.release import canary_asset, release_assets
@@ -55,6 +56,7 @@ def product_definitions(folder: Path) -> Definitions:
             release_assets(chain),
             canary_asset(chain),
             online_features_asset(chain),
+            drift_report_asset(chain),
         ],
         asset_checks=checks,
         jobs=[job],

@@ -78,6 +78,11 @@ class ColumnDrift(Contract):
         where = " and ".join(f"{name} is {value}" for name, value in self.slice.items())
         return f"{self.table}.{self.column}" + (f" where {where}" if where else "")
 
+    @property
+    def times_threshold(self) -> float:
+        """The effect in units of its threshold, 0 for a column that was not tested."""
+        return (self.effect or 0.0) / self.threshold if self.threshold else 0.0
+
 
 class PartDrift(Contract):
     """One part's verdict: FAIL for drift, PASS for none, INCONCLUSIVE where too little is there to tell.
@@ -146,7 +151,7 @@ class DriftReport(Contract):
     def moved(self) -> tuple[str, ...]:
         """The names of the columns that drifted, the farthest beyond its threshold first."""
         found = [one for one in self.columns if one.moved is Moved.DRIFTED]
-        found.sort(key=lambda one: (-(one.effect or 0.0) / (one.threshold or 1.0), one.name))
+        found.sort(key=lambda one: (-one.times_threshold, one.name))
         return tuple(one.name for one in found)
 
     @property

@@ -73,6 +73,7 @@ def test_the_chain_is_the_one_that_the_design_draws(flights: Definitions) -> Non
         "registered_release": ["gate_verdict"],
         "canary_alias": ["registered_release"],
         "online_features": ["registered_release"],
+        "drift_report": ["snapshot"],
     }
 
 

@@ -1,0 +1,1 @@
+"""Drift: what moved between what production's release learnt from and the days since."""
