@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 
-from dagster import AssetKey, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
+from dagster import AssetKey, DagsterInstance, DagsterRun, RunsFilter
 from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
+
+# Dagster's public list of runs in progress leaves out those that are queued or not started.
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 
 from ml_platform.contracts.canonical import canonical_bytes
 from ml_platform.contracts.triggers import Trigger
@@ -15,15 +18,6 @@ TRIGGER = "ml_platform/trigger"
 STARTED_BY_SENSOR = {"ml_platform/launched_by": "sensor"}
 PRODUCT = "ml_platform/product"
 
-UNFINISHED = [
-    # Dagster's own list of runs in progress leaves out the first two.
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-    DagsterRunStatus.CANCELING,
-]
-ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 
 TRAINS = ("training_set", "candidate", "eval_report", "gate_verdict", "registered_release")
 """A run that makes one of these makes a candidate, or judges one."""
@@ -54,7 +48,7 @@ def run_in_flight(instance: DagsterInstance, product: str, job: str) -> str | No
 
     Runs of the UI and of backfills carry no tags of ours: they are told by the assets that they make.
     """
-    for run in instance.get_runs(RunsFilter(statuses=UNFINISHED)):
+    for run in instance.get_runs(RunsFilter(statuses=NOT_FINISHED_STATUSES)):
         if run.job_name == job or _trains(run, product):
             day = run.tags.get("dagster/partition")
             return f"run {run.run_id[:8]}{f' of {day}' if day else ''} ({run.status.value.lower()})"
@@ -63,7 +57,7 @@ def run_in_flight(instance: DagsterInstance, product: str, job: str) -> str | No
 
 def ended_runs(instance: DagsterInstance, product: str) -> tuple[AutomaticRun, ...]:
     """The product's newest automatic runs that have ended, whatever came of them."""
-    wanted = RunsFilter(statuses=ENDED, tags={**STARTED_BY_SENSOR, PRODUCT: product})
+    wanted = RunsFilter(statuses=FINISHED_STATUSES, tags={**STARTED_BY_SENSOR, PRODUCT: product})
     found = []
     for record in instance.get_run_records(wanted, limit=REMEMBERED):
         try:

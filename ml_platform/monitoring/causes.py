@@ -122,7 +122,7 @@ def _deprecation_causes(known: Known, policy: RetrainPolicy, now: datetime, caus
             causes.notes.append(f"{TriggerKind.DEPRECATION}: {ending.name} ends at {ending.ends_at:%Y-%m-%d}.")
         else:
             # What the folder names now is part of the evidence: once people have changed it, there is reason to train.
-            evidence = digest({"ending": ending, "configured": known.configured})
+            evidence = digest({"ending": ending.sha256, "configured": known.configured})
             strength = before / max(ending.ends_at - now, SHORTEST_LEFT)
             causes.found.append(
                 Cause(TriggerKind.DEPRECATION, strength, evidence, _ending_said(ending, known.configured))
