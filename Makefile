@@ -13,6 +13,7 @@ AS_OF ?= 2013-03-31
 FAULT ?= skewed_feature
 # Asked for first and by exact version, torch comes as the CPU build where one is at hand.
 TORCH ?= $(or $(shell sed -n 's/^torch==//p' constraints.txt 2>/dev/null),2.13.0)
+TEST_PROCESSES ?= 2
 LOCK_VENV ?= .lock-venv
 
 # Spinning OpenMP threads cost 10 to 30 times on a busy machine; nothing here phones home or downloads at run time.
@@ -56,8 +57,8 @@ up: install ## Start Dagster, MLflow, the engine and the gateway; Ctrl-C stops t
 doctor: install ## Say what is missing on this machine and how to get it
 	$(BIN)/mlp doctor
 
-test: install ## All tests but those that take minutes each
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: install ## All tests but those that take minutes each, in two processes (TEST_PROCESSES=2)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-long: install ## The tests that take minutes each: the real model, long profiles
 	@$(BIN)/python -m pytest -m "long and not cuda" --timeout=3600 $(PYTEST_ARGS)

@@ -30,3 +30,8 @@ for variable in [*os.environ]:
 def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A home away from the checkout for tests that name none; it is created only by what writes to it."""
     os.environ["ML_PLATFORM_HOME"] = str(tmp_path_factory.getbasetemp() / "nobodys-home")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the mark `early` come first: at the end one process would work through them while the other waits."""
+    items.sort(key=lambda item: item.get_closest_marker("early") is None)

@@ -2,12 +2,16 @@
 
 from typing import Any
 
+import pytest
+
 from assets.chain import CHAIN
 from assets.continuous_training import job_name
 from benchmarks.tiny_product import LAST_COMPLETE_DAY
 from ml_platform.contracts.policy import SlotName
 from ml_platform.lineage.ledger import Ledger
 from tests.e2e.conftest import Deployment
+
+pytestmark = pytest.mark.early
 
 LAUNCH_RUN = """
 mutation LaunchPipelineExecution($executionParams: ExecutionParams!) {

@@ -22,6 +22,8 @@ from ml_platform.lineage.ledger import Ledger
 from resources.runs import open_instance
 from resources.state import PROJECT
 
+pytestmark = pytest.mark.early
+
 Line = dict[str, Any]
 
 

@@ -50,7 +50,7 @@ from tests.orchestration.launch_columns import (
 )
 
 # Dagster 1.13 warns of what its own tester of automation conditions uses.
-pytestmark = pytest.mark.filterwarnings("ignore:.*is currently in beta")
+pytestmark = [pytest.mark.early, pytest.mark.filterwarnings("ignore:.*is currently in beta")]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from ml_platform.families.lora.train import train_candidate
 from ml_platform.lineage.artifacts import Artifact, LocalArtifactStore
 from tests.samples.tiny_lora import tiny_request
 
+pytestmark = pytest.mark.early
+
 ENTRY = "ml_platform.families.lora.entry"
 PROJECT = Path(__file__).parents[2]
 

@@ -16,6 +16,8 @@ from ml_platform.lineage.statements import verify_evidence
 from ml_platform.release import recording
 from tests.properties.life_machine import Life
 
+pytestmark = pytest.mark.early
+
 STEPS = 50
 OFTEN = (
     *("open", "advance", "pause", "resume", "abort", "promote", "roll back", "race"),

@@ -10,6 +10,8 @@ import pytest
 from ml_platform.serving.gateway.openapi import openapi_document
 from tests.samples.gateway import running_gateway
 
+pytestmark = pytest.mark.early
+
 SECONDS = 45
 SCHEMATHESIS = str(Path(sys.executable).with_name("schemathesis"))
 

@@ -29,6 +29,8 @@ from tests.samples.postgres import make_database, running_postgres
 from tests.samples.releases import PRODUCT
 from tests.samples.served import Processes, TinyServed, wait_until
 
+pytestmark = pytest.mark.early
+
 CLIENTS = 4
 THINK_S = 0.02
 HEADER = r"\r\n{}: *(\S+)"

@@ -13,6 +13,8 @@ from tests.samples.postgres import make_database, running_postgres
 from tests.samples.releases import PRODUCT, trusting
 from tests.unit.test_ledger import KEY, RELEASE, fill
 
+pytestmark = pytest.mark.early
+
 RACERS = 16
 
 

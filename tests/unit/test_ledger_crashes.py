@@ -17,6 +17,8 @@ from tests.samples.ledger_writers import FORKS, POLICY, write_until_killed
 from tests.samples.postgres import make_database, running_postgres
 from tests.samples.releases import OPERATOR, PRODUCT, trusting
 
+pytestmark = pytest.mark.early
+
 KILLS_A_LEDGER = 10
 STEPS_A_RELEASE = 100
 LONGEST_LIFE_S = 0.1
