@@ -96,11 +96,13 @@ class Feed:
         """New answers with all that was said of them; their releases are looked up, too."""
         for problem in news.damaged:
             logger.error("%s: left out of what is decided on: %s", self._product, problem)
-        for record in news.records:
+        # Batches are stored in the order of names; time goes by in the order of answers.
+        records = sorted(news.records, key=lambda record: (record.answered_at, record.response_id))
+        for record in records:
             self._releases.evaluation(self._releases.assigned(record))
             self._releases.evaluation(record.release_id)
-        pages = range(0, len(news.records), JOINED_AT_ONCE)
-        return [one for first in pages for one in self._store.join(news.records[first : first + JOINED_AT_ONCE])]
+        pages = range(0, len(records), JOINED_AT_ONCE)
+        return [one for first in pages for one in self._store.join(records[first : first + JOINED_AT_ONCE])]
 
     def _begin(self, answers: list[Answered]) -> list[str]:
         """Takes in new answers; returns their names."""

@@ -92,8 +92,14 @@ class Tail:
             place.fill([row for row in rows if row.number <= place.last], now)
             place.note([row for row in rows if row.number > place.last], now)
         damaged: list[str] = []
+        since = self._since
         return News(
-            records=tuple(self._parsed(given, _record, damaged)),
+            # A row may lie behind the first one of its time and be older: batches are written in the order of names.
+            records=tuple(
+                record
+                for record in self._parsed(given, _record, damaged)
+                if since is None or record.answered_at >= since
+            ),
             feedback=tuple(self._parsed(thumbs, lambda row: Feedback.from_log(row.content), damaged)),
             outcomes=tuple(self._parsed(ends, lambda row: Outcome.from_log(row.content), damaged)),
             damaged=tuple(damaged),
