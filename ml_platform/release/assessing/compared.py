@@ -5,7 +5,6 @@ import math
 import zlib
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +14,15 @@ from ml_platform.contracts.monitoring import Seen
 from ml_platform.release.assessing.strata import Strata, Stratum
 
 _NOBODY = -1
-_BITS = {signal: bit for bit, signal in enumerate(Signal)}
+_MATURE, _LABELLED = 1, 2
+_PLACES = {signal: place for place, signal in enumerate(Signal)}
 
 
 class FirstAnswers:
-    """Of each user the first answer of a kind: when, its value, its stratum. Ties go by the response."""
+    """Of each user the first answer of a kind: when, its value, its stratum. Ties go by the response.
+
+    First in our own time: the product's stands still between two publications of features, exposures do not.
+    """
 
     def __init__(self) -> None:
         self._at, self._tie = array("d"), array("L")
@@ -32,10 +35,12 @@ class FirstAnswers:
             self._tie.append(0)
             self._x.append(0.0)
             self._stratum.append(_NOBODY)
-        held = (self._at[user], self._tie[user])
-        if (at, tie) < held:
+        held = self._at[user]
+        if at > held:
+            return
+        if at < held or tie < self._tie[user]:
             self._at[user], self._tie[user], self._x[user], self._stratum[user] = at, tie, x, stratum
-        elif (at, tie) == held:
+        elif tie == self._tie[user]:
             self._x[user] = max(x, self._x[user])
 
     def strata(self, strata: list[Stratum], draws: NDArray[np.float64]) -> Strata:
@@ -45,17 +50,32 @@ class FirstAnswers:
         return Strata(tuple(strata), numbers[there], np.array(self._x, dtype=np.float64)[there], draws[there])
 
 
-@dataclass
 class SignalTally:
     """One signal: each user's first answer that shows it, the first bad one, and how many answers there are by arm.
 
     `unreadable` counts answers whose value is none: not a number, below zero, or neither 0 nor 1 for an event.
     """
 
-    first: FirstAnswers = field(default_factory=FirstAnswers)
-    first_bad: FirstAnswers = field(default_factory=FirstAnswers)
-    answers: Counter[bool] = field(default_factory=Counter)
-    unreadable: int = 0
+    def __init__(self, signal: Signal) -> None:
+        self.event = signal.bad_event
+        self.bits = (4 << 2 * _PLACES[signal], 8 << 2 * _PLACES[signal])
+        self.first, self.first_bad = FirstAnswers(), FirstAnswers()
+        self.answers: Counter[bool] = Counter()
+        self.unreadable = 0
+
+    def add(self, value: float, user: int, at: float, tie: int, stratum: int) -> bool:
+        """Takes the value of an answer; whether it could be read."""
+        if not (value in (0.0, 1.0) if self.event else 0.0 <= value < math.inf):
+            return False
+        self.first.offer(user, at, tie, value, stratum)
+        if self.event and value:
+            self.first_bad.offer(user, at, tie, value, stratum)
+        return True
+
+    def count(self, readable: bool, canary: bool) -> None:
+        """Counts an answer that was not counted before."""
+        self.answers[canary] += readable
+        self.unreadable += not readable
 
 
 class Comparison:
@@ -75,25 +95,24 @@ class Comparison:
         """Folds one answer in; one that came before only adds what was not known of it."""
         number = self._strata.setdefault(stratum, len(self._strata))
         user = self._user(seen.user)
-        at, tie = seen.at.timestamp(), zlib.crc32(seen.response_id.encode("utf-8", "surrogatepass"))
+        at, tie = seen.answered_at.timestamp(), zlib.crc32(seen.response_id.encode("utf-8", "surrogatepass"))
         self._arms.offer(user, at, tie, 0.0, number)
         known = self._known.get(seen.response_id, 0)
-        for bit, true, counter in ((1, seen.mature, self._mature), (2, seen.mature and seen.labelled, self._labelled)):
-            if true and not known & bit:
-                counter[stratum.canary] += 1
-                known |= bit
+        if seen.mature and not known & _MATURE:
+            self._mature[stratum.canary] += 1
+            known |= _MATURE
+        if seen.mature and seen.labelled and not known & _LABELLED:
+            self._labelled[stratum.canary] += 1
+            known |= _LABELLED
         for signal, value in seen.signals.items():
-            tally = self._signals.setdefault(signal, SignalTally())
-            readable = value in (0.0, 1.0) if signal.bad_event else math.isfinite(value) and value >= 0.0
-            bit = 4 << (2 * _BITS[signal] + readable)
+            tally = self._signals.get(signal)
+            if tally is None:
+                tally = self._signals[signal] = SignalTally(signal)
+            readable = tally.add(value, user, at, tie, number)
+            bit = tally.bits[readable]
             if not known & bit:
                 known |= bit
-                tally.answers[stratum.canary] += readable
-                tally.unreadable += not readable
-            if readable:
-                tally.first.offer(user, at, tie, value, number)
-                if signal.bad_event and value:
-                    tally.first_bad.offer(user, at, tie, value, number)
+                tally.count(readable, stratum.canary)
         self._known[seen.response_id] = known
 
     def users_in(self, canary: bool) -> int:
@@ -121,7 +140,7 @@ class Comparison:
         return self._labelled[canary] / self._mature[canary] if self._mature[canary] else None
 
     def _tally(self, signal: Signal) -> SignalTally:
-        return self._signals.get(signal) or SignalTally()
+        return self._signals.get(signal) or SignalTally(signal)
 
     def _now(self, answers: FirstAnswers) -> Strata:
         return answers.strata(list(self._strata), np.array(self._draws, dtype=np.float64))

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from scipy.special import logsumexp
 
 from ml_platform.contracts.monitor_policy import QuantileMetric
 from ml_platform.contracts.monitoring import ArmReading, MetricReading
@@ -11,7 +10,7 @@ from ml_platform.release.assessing.compared import Comparison
 from ml_platform.release.assessing.strata import Floats, Strata
 from ml_platform.release.assessing.verdicts import Found, Levels, judge, judge_alone
 from ml_platform.release.sequential.quantiles import log_e_fewer, quantile_bounds, users_for_bound
-from ml_platform.release.sequential.rates import Events
+from ml_platform.release.sequential.rates import Events, log_mean_exp
 
 THRESHOLDS: Floats = 0.8 ** np.arange(22.0, -3.0, -1.0)
 """Where values are called slow, as parts of the policy's `at_most`, ascending: from 1/136 to one and a half."""
@@ -89,7 +88,7 @@ def log_e_slower(first: Strata, metric: QuantileMetric) -> float:
     start = int(np.argmax(seldom))
     near = range(start, min(start + NEAR, len(THRESHOLDS)))
     logs = [Events(first.exposures, *first.arms(slow[:, place])).log_e for place in near]
-    return float(logsumexp(logs)) - math.log(len(THRESHOLDS))
+    return log_mean_exp(np.array(logs + [-math.inf] * (len(THRESHOLDS) - len(logs))))
 
 
 def _slow(first: Strata, thresholds: Floats, allowed: float) -> Floats:

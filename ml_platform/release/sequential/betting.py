@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import logsumexp
 
-Floats = NDArray[np.float64]
+from ml_platform.release.sequential.rates import Floats, log_mean_exp
 
 BETS: Floats = 0.95 * 0.5 ** np.arange(8.0)
 """Shares of the largest bet that can never lose everything; the capital is the mean over them."""
@@ -69,7 +67,7 @@ class Bettor:
             return 0.0
         constant, slope = self._terms
         logs = np.log1p(constant + effect * slope) @ self.users.count
-        return float(logsumexp(logs) - math.log(logs.size))
+        return log_mean_exp(logs)
 
     def upper(self, level: float) -> float:
         """The least effect that is refuted, and with it all above; 1 where none is."""

@@ -4,12 +4,9 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import betainc
 
-from ml_platform.release.sequential.rates import PRIOR, log_likelihood, log_mixture
-
-Floats = NDArray[np.float64]
+from ml_platform.release.sequential.rates import PRIOR, Floats, log_likelihood, log_mixture
 
 
 def log_e_fewer(below: int, n: int, share: float) -> float:

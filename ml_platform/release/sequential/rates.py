@@ -6,13 +6,13 @@ rare or many, whether they come in a brownout or while the exposure is being rai
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaln, logsumexp, xlog1py, xlogy
+from scipy.optimize import brentq
+from scipy.special import betaln, xlog1py, xlogy
 
 Floats = NDArray[np.float64]
 
@@ -20,8 +20,8 @@ ODDS_RATIOS: Floats = np.geomspace(1.2, 30.0, 16)
 """How much likelier than production the canary may make it; the e-value is their mean, each as likely as the others."""
 PRIOR = 0.5
 """Both parameters of the beta distribution that bounds of a share are mixed over (Jeffreys)."""
-_STEPS = 60
-"""Halvings of [0, 1] until a bound is exact."""
+_TOLERANCE = 1e-9
+"""How far a bound that is solved for may be off."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Events:
         odds = ODDS_RATIOS[:, None]
         weights = 1.0 - self.exposure + odds * self.exposure
         logs = self.canary * np.log(odds) - (self.production + self.canary) * np.log(weights)
-        return float(logsumexp(logs.sum(axis=1)) - math.log(len(ODDS_RATIOS)))
+        return log_mean_exp(logs.sum(axis=1))
 
     def worse_by(self, rise: float, users: Floats) -> "Events":
         """What would be expected by now of a canary with this rise of the share among so many of its users.
@@ -68,7 +68,9 @@ class Events:
         target = math.log(threshold)
         if self.worse_by(1.0, users).log_e < target:
             return None
-        return _root(lambda rise: self.worse_by(rise, users).log_e - target, 0.0, 1.0)
+        if self.worse_by(0.0, users).log_e >= target:
+            return 0.0
+        return float(brentq(lambda rise: self.worse_by(rise, users).log_e - target, 0.0, 1.0, xtol=1e-6))
 
 
 def share_bounds(total: float, n: float, level: float) -> tuple[float, float]:
@@ -88,9 +90,9 @@ def share_bounds(total: float, n: float, level: float) -> tuple[float, float]:
     def refuted(share: float) -> float:
         return target - log_likelihood(total, n, share)
 
-    low = 0.0 if total <= 0 else _root(lambda share: -refuted(share), 0.0, mean)
-    high = 1.0 if total >= n else _root(refuted, mean, 1.0)
-    return low, high
+    low = 0.0 if total <= 0 else brentq(refuted, 1e-300, mean, xtol=_TOLERANCE)
+    high = 1.0 if total >= n else brentq(refuted, mean, math.nextafter(1.0, 0.0), xtol=_TOLERANCE)
+    return float(low), float(high)
 
 
 def log_mixture(total: float, n: float) -> float:
@@ -103,12 +105,7 @@ def log_likelihood(total: float, n: float, share: float) -> float:
     return float(xlogy(total, share) + xlog1py(n - total, -share))
 
 
-def _root(rising: Callable[[float], float], low: float, high: float) -> float:
-    """Where an increasing function changes its sign between two ends, on the side where it is above zero."""
-    for _ in range(_STEPS):
-        middle = 0.5 * (low + high)
-        if rising(middle) > 0.0:
-            high = middle
-        else:
-            low = middle
-    return high
+def log_mean_exp(logs: Floats) -> float:
+    """The logarithm of the mean of numbers given by their logarithms."""
+    peak = float(logs.max())
+    return peak if math.isinf(peak) else peak + math.log(float(np.exp(logs - peak).mean()))
