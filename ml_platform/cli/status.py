@@ -1,6 +1,6 @@
-"""`mlp status`: what serves now, from the ledger and from nothing else."""
+"""`mlp status`: what serves now, from the ledger; and what the controller last saw, decided and waits for."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,8 +15,9 @@ def status(
     product: Annotated[str | None, typer.Argument(help="Only this product.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what serves: slots, exposure, epoch and the newest release of each product."""
+    """Show what serves: slots, exposure, epoch and newest release of each product; of one, every reading, too."""
     from ml_platform.cli.dossier import has_ledger
+    from ml_platform.cli.readings import last_looks, print_controller, print_readings
     from ml_platform.contracts.home import Home
     from ml_platform.contracts.products import product_folders
     from ml_platform.errors import UnknownProductError
@@ -28,8 +29,9 @@ def status(
     if product is not None and product not in known:
         raise UnknownProductError(f"there is no product '{product}'; known products: {', '.join(known) or 'none'}.")
     found = [_status_of(ledger, name) for name in ([product] if product else known)]
+    seen = last_looks(home, [one["product"] for one in found], datetime.now(UTC))
     if as_json:
-        print_json({"home": str(home.root), "products": found})
+        print_json({"home": str(home.root), "products": [one | seen[one["product"]].json() for one in found]})
         return
     headers = ("product", "production", "canary", "epoch", "releases", "newest release", "its state", "held by")
     print_table(f"What serves · {home.root}", headers, [_row(one) for one in found])
@@ -38,6 +40,13 @@ def status(
             typer.echo(f"{one['product']}: release {short(shadow)} is the shadow; nobody sees what it answers.")
         for said in (*([one["alert"]] if one["alert"] else ()), *one["refused"]):
             typer.echo(f"{_moment(said['at'])} {one['product']}: {said['what']}")
+        if one["frozen"]:
+            typer.echo(
+                f"{one['product']}: FROZEN: {one['frozen']}. `mlp unfreeze {one['product']} --reason …` ends it."
+            )
+        print_controller(seen[one["product"]])
+    if product is not None:
+        print_readings(seen[product])
     if not known:
         typer.echo("No product here: change into a checkout, or name folders in ML_PLATFORM_PRODUCTS.")
 
@@ -48,7 +57,7 @@ def _status_of(ledger: "Ledger | None", product: str) -> dict[str, Any]:
 
     if ledger is None:
         nothing: dict[str, Any] = {"slots": {}, "exposure": 0.0, "releases": 0, "newest": None, "alert": None}
-        nothing["refused"] = []
+        nothing |= {"refused": [], "frozen": None}
         return {"product": product, "epoch": 0, **nothing}
     state, history, replay = ledger.state(product), release_history(ledger, product), ledger.replay(product)
     alert = replay.alert
@@ -58,6 +67,7 @@ def _status_of(ledger: "Ledger | None", product: str) -> dict[str, Any]:
         "epoch": state.epoch,
         "slots": {slot.value: release_id for slot, release_id in state.slots.items()},
         "exposure": state.exposure,
+        "frozen": state.frozen,
         "releases": len(history),
         "alert": alert and {"at": alert.recorded_at.isoformat(), "what": tell(alert), "seen_by": alert.actor},
         "refused": [

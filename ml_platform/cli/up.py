@@ -54,6 +54,7 @@ def up(
         "MLP_MLFLOW_ARTIFACTS": str(home.mlflow_artifacts),
     }
     addresses = {name: url_of(port, host) for name, port in ports.items()} | {
+        "console": f"{url_of(gateway_port, host)}/console",
         "api_key": str(ensure_local_key(home)),
         "home": str(home.root),
     }
@@ -61,6 +62,7 @@ def up(
         print_json(addresses)
     else:
         print_pairs(addresses.items())
+        typer.echo(f"Sign in to the console with the key that lies there: cat {addresses['api_key']}")
     sys.stdout.flush()
     raise typer.Exit(_supervise(checkout, environment, quiet=as_json))
 

@@ -58,7 +58,8 @@ def openapi_document() -> dict[str, Any]:
         "info": {
             "title": "ml_platform gateway",
             "version": __version__,
-            "description": "Every answer comes from one admitted release and can be explained by its response id.",
+            "description": "Every answer comes from one admitted release and can be explained by its response id. "
+            "People find pages at /console, which are no part of this interface: programs take what is here.",
         },
         "paths": _paths(),
         "security": [{"key": []}],

@@ -13,6 +13,7 @@ from ml_platform.serving.gateway.console.slots import LedgerView, SlotView
 from ml_platform.serving.gateway.console.stance import Stance
 from ml_platform.serving.gateway.console.words import late_look, verdicts
 
+SHOWN_REFUSALS = 3
 NO_LOOK = "No controller has looked at this product yet: nothing moves by itself. `mlp up` starts one."
 
 
@@ -65,8 +66,11 @@ class Board:
             more += "Nothing goes forward and no training starts by itself; aborts and rollbacks still happen."
             found.append(Problem("Frozen.", frozen, f"{more} `mlp unfreeze {self.product} --reason …` ends it."))
         found += self._of_controller(look, now)
-        for refusal in ledger.refusals if ledger else ():
-            found.append(Problem("Refused.", f"{refusal.sentence}", f"{refusal.at:%Y-%m-%d %H:%M:%S} UTC", bad=True))
+        refusals = ledger.refusals[::-1] if ledger else ()
+        for refusal in refusals[:SHOWN_REFUSALS]:
+            found.append(Problem("Refused.", refusal.sentence, f"{refusal.at:%Y-%m-%d %H:%M:%S} UTC", bad=True))
+        if (others := len(refusals) - SHOWN_REFUSALS) > 0:
+            found.append(Problem("Refused.", f"{others} more at this epoch: `mlp status` lists them.", bad=True))
         if ledger and ledger.alert:
             found.append(Problem("Alias.", ledger.alert.sentence, f"{ledger.alert.at:%Y-%m-%d %H:%M:%S} UTC"))
         found += [Problem("This gateway.", said, bad=True) for said in self.stance.problems]

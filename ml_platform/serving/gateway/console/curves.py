@@ -8,10 +8,12 @@ from itertools import pairwise, takewhile
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.monitoring import Look, MetricReading
 from ml_platform.evaluation.drawing import CANDIDATE, LINE, MUTED, WARNING, Canvas
-from ml_platform.serving.gateway.console.words import compares, metric_title, shown_numbers, shown_words
+from ml_platform.serving.gateway.console.words import compares, edge_words, metric_title, shown_numbers
 
-WIDTH, HEIGHT = 344.0, 148.0
-LEFT, RIGHT, TOP, BOTTOM = 8.0, 336.0, 12.0, 124.0
+WIDTH, HEIGHT = 344.0, 140.0
+LEFT, RIGHT, TOP, BOTTOM = 58.0, 338.0, 14.0, 114.0
+APART = 12.0
+"""How far labels of the left edge must lie apart to be read, in pixels."""
 MOST_POINTS = 120
 COLOURS = {
     Verdict.FAIL: "#b3261e",
@@ -87,14 +89,19 @@ def draw(curve: Curve) -> Canvas:
     _band(canvas, points, scale, COLOURS[reading.verdict])
     _trace(canvas, points, scale, COLOURS[reading.verdict])
     canvas.line(LEFT, scale.y(reading.limit), RIGHT, scale.y(reading.limit), WARNING, 1.3, "5 4")
-    words = f"limit {shown_words(reading.limit, reading)}"
-    canvas.text(LEFT, scale.y(reading.limit) - 5, words, WARNING, 10.5, halo=True)
-    if neutral is not None:
-        canvas.text(LEFT, scale.y(neutral) + 12, "as production", MUTED, 10.5, halo=True)
+    _edge(canvas, scale, reading, 0.0 if neutral is None else neutral)
     canvas.line(LEFT, BOTTOM + 4, RIGHT, BOTTOM + 4, LINE)
     for at, place, anchor in ((points[0].at, LEFT, "start"), (points[-1].at, RIGHT, "end")):
-        canvas.text(place, HEIGHT - 5, f"{at:%d %b %H:%M}", MUTED, 10.5, anchor)
+        canvas.text(place, HEIGHT - 5, f"{at:%-d %b %H:%M}", MUTED, 10.5, anchor)
     return canvas
+
+
+def _edge(canvas: Canvas, scale: "_Scale", reading: MetricReading, neutral: float) -> None:
+    """Names the limit, and what would be no effect, at the left edge."""
+    limit, none = scale.y(reading.limit), scale.y(neutral)
+    canvas.text(LEFT - 6, limit + 4, edge_words(reading.limit, reading), WARNING, 10.5, "end", bold=True)
+    if abs(limit - none) >= APART:
+        canvas.text(LEFT - 6, none + 4, edge_words(neutral, reading), MUTED, 10.5, "end")
 
 
 def _band(canvas: Canvas, points: Sequence[Point], scale: "_Scale", colour: str) -> None:

@@ -143,6 +143,7 @@ def _telling(now: datetime) -> dict[str, Any]:
         "words": words,
         "percent": lambda share: f"{share * 100:.3g} %",
         "moment": lambda at: f"{at:%Y-%m-%d %H:%M:%S} UTC",
+        "day": lambda at: f"{at:%-d %b %H:%M}",
         "ago": lambda at: words.ago(at, now),
         "cut": lambda value, most: shortened(str(value), most),
     }

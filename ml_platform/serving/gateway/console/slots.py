@@ -1,16 +1,21 @@
 """What the ledger says of a product, read in one view: slots, the canary's plan, refusals and what happened lately."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import date, datetime
+from itertools import groupby
 
 from ml_platform.contracts.deployment import DeploymentState
 from ml_platform.contracts.events import Event, EventKind
+from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.policy import SlotName
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.story import tell
 
 SHOWN_EVENTS = 30
+READ_EVENTS = 150
+"""More than are shown: the verdicts of one release's gates are told together."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,28 @@ def read_ledger(ledger: Ledger, product: str) -> LedgerView:
         frozen_by=frozen_by,
         refusals=refusals,
         alert=alert,
-        events=tuple(told(event) for event in reversed(ledger.events(product, newest=SHOWN_EVENTS))),
+        events=tell_all(reversed(ledger.events(product, newest=READ_EVENTS)))[:SHOWN_EVENTS],
     )
+
+
+def tell_all(events: Iterable[Event]) -> tuple[Told, ...]:
+    """Events for people, in the order given; PASS after PASS of one release is told once."""
+    found: list[Told] = []
+    for passed, run in groupby(events, key=_passed):
+        same = list(run)
+        if passed is None or len(same) == 1:
+            found += [told(event) for event in same]
+            continue
+        gates = ", ".join(str(event.payload["gate"]) for event in same)
+        sentence = f"{len(same)} gates say PASS of release {passed[:12]}: {gates}"
+        found.append(replace(told(same[0]), sentence=sentence))
+    return tuple(found)
+
+
+def _passed(event: Event) -> str | None:
+    """The release that a gate let pass, None for every other event."""
+    passes = event.kind is EventKind.EVIDENCE_RECORDED and event.payload["verdict"] == Verdict.PASS.value
+    return str(event.payload["release_id"]) if passes else None
 
 
 def told(event: Event) -> Told:

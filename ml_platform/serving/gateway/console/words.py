@@ -7,6 +7,8 @@ from ml_platform.contracts.monitoring import ArmReading, Decision, Look, MetricR
 from ml_platform.evaluation.wording import title
 
 NOTHING = "–"
+PER = " per 1,000"
+POINTS = " points"
 LATE_SECONDS = 15.0
 """A controller that looks once a second and has not for so long is not there."""
 
@@ -26,7 +28,7 @@ def value_words(value: float | None, reading: MetricReading) -> str:
     if unit == "ms":
         return f"{value:,.0f} ms"
     if unit == "usd":
-        return f"${value * 1000:,.4g} per 1,000"
+        return f"${value * 1000:,.3g}{PER}"
     return f"{value:,.4g}"
 
 
@@ -38,7 +40,7 @@ def effect_words(value: float | None, reading: MetricReading) -> str:
         return f"×{value:,.3g}"
     sign = "−" if value < 0 else "+"
     if reading.kind == "rate":
-        return f"{sign}{abs(value) * 100:.1f} points"
+        return f"{sign}{abs(value) * 100:.1f}{POINTS}"
     return sign + value_words(abs(value), reading)
 
 
@@ -76,7 +78,17 @@ def bounds_words(reading: MetricReading) -> str:
     if low is None or high is None:
         words, one = ("at least", low) if high is None else ("at most", high)
         return f"{words} {shown_words(one, reading)}"
-    return f"{shown_words(low, reading).removesuffix(' points')} to {shown_words(high, reading)}"
+    return f"{_without_unit(shown_words(low, reading))} to {shown_words(high, reading)}"
+
+
+def short_arm(arm: ArmReading | None, reading: MetricReading) -> str:
+    """One arm in a narrow column: `2.1 % (412)`."""
+    return NOTHING if arm is None else f"{_without_unit(value_words(arm.value, reading))} ({arm.users:,})"
+
+
+def short_bounds(reading: MetricReading) -> str:
+    """Both bounds in a narrow column: `−0.4 to +2.1`."""
+    return _without_unit(bounds_words(reading))
 
 
 def limit_words(reading: MetricReading) -> str:
@@ -84,11 +96,23 @@ def limit_words(reading: MetricReading) -> str:
     return f"below {shown_words(reading.limit, reading)}"
 
 
+def edge_words(value: float, reading: MetricReading) -> str:
+    """A number at the edge of a plot, as short as can be: `+5`, `×1.5`, `9,000 ms`."""
+    if value == 0.0:
+        return "0"
+    return _without_unit(shown_words(value, reading)).removesuffix(" ms").replace(".0 %", " %").removesuffix(".0")
+
+
 def evidence_words(reading: MetricReading) -> str | None:
-    """How much speaks for harm, None for metrics that have no such number: `1.3 of 180`."""
+    """How much speaks for harm, None for metrics that have no such number: `1.3, stops at 180`."""
     if reading.e_value is None or reading.e_threshold is None:
         return None
-    return f"{reading.e_value:,.3g} of {reading.e_threshold:,.3g}"
+    return f"{_e(reading.e_value)}, stops at {_e(reading.e_threshold)}"
+
+
+def waits_words(reading: MetricReading) -> str | None:
+    """What it waits for, without the metric's name, which stands above it."""
+    return None if reading.waits_for is None else reading.waits_for.removeprefix(f"{reading.metric}: ")
 
 
 def smallest_words(reading: MetricReading) -> str | None:
@@ -133,6 +157,14 @@ def late_look(look: Look, now: datetime) -> str | None:
         f"No controller looks at this product: the last look was {ago(look.looked_at, now)}. What serves goes on, "
         "and nothing is stepped up, promoted, aborted or rolled back. Start `mlp controller`."
     )
+
+
+def _without_unit(words: str) -> str:
+    return words.removesuffix(POINTS).removesuffix(PER)
+
+
+def _e(value: float) -> str:
+    return f"{value:.3g}" if value < 1e4 else "over 10,000"
 
 
 def _percent(share: float) -> str:
