@@ -1,4 +1,4 @@
-"""`mlp promote|pause|resume|abort|rollback|shadow|freeze|unfreeze`: operators use the same door as everybody else."""
+"""`mlp promote|pause|resume|abort|rollback|shadow|freeze|unfreeze|sign-off`: operators use the door of everybody."""
 
 import getpass
 import socket
@@ -103,6 +103,28 @@ def unfreeze(product: ProductName, reason: Reason, as_json: AsJson = False) -> N
     _set_frozen(product, _said(reason), frozen=False, as_json=as_json)
 
 
+def sign_off(product: ProductName, reason: Reason, as_json: AsJson = False) -> None:
+    """Agree to the promotion of the canary, with an operator's key: for releases whose policy wants that."""
+    from ml_platform.contracts.home import Home
+    from ml_platform.lineage.keys import operator_key
+
+    home = Home.from_environment()
+    door, key = _door(home), operator_key(home)
+    if key is None:
+        raise RefusedError(
+            "no operator's key is here, and others are named as operators. Sign where one is, or name its file in "
+            "ML_PLATFORM_OPERATOR_KEY_FILE."
+        )
+    canary = door.state(product).slots.get(SlotName.CANARY)
+    if canary is None:
+        raise RefusedError(f"no release of {product} is the canary: there is nothing to sign.")
+    door.sign_off(product, canary, key, _said(reason), datetime.now(UTC), _actor())
+    if as_json:
+        print_json({"product": product, "release_id": canary, "operator_key": key.key_id})
+        return
+    typer.echo(f"{product}: the promotion of release {short(canary)} is signed; it goes once its metrics are proven.")
+
+
 def _set_frozen(product: str, reason: str, *, frozen: bool, as_json: bool) -> None:
     from ml_platform.contracts.home import Home
     from ml_platform.contracts.products import product_folders
@@ -167,5 +189,5 @@ def _named(release: str) -> str:
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands of this file."""
-    for command in (promote, pause, resume, abort, rollback, shadow, freeze, unfreeze):
+    for command in (promote, pause, resume, abort, rollback, shadow, freeze, unfreeze, sign_off):
         app.command(rich_help_panel="Releases")(command)

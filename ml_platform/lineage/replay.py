@@ -34,7 +34,8 @@ class Replay:
     that was in production, the one that served last at the end; `falls` are the times at which a release was aborted
     or rolled back; `alert` is the newest alert; `opened` opened the canary that is in its slot, `shadowed` the shadow;
     `refusals` are the refused admissions of the present epoch; `stepped` began the canary's present step, `frozen` the
-    freeze; `decisions` are the newest ones recorded, `signed` the sign-offs of the present canary, not verified.
+    freeze; `decisions` are the newest ones recorded, `signed` the sign-offs of the present canary, not verified;
+    `moved` is the last move, `served` the one that filled the production slot; `waiting` became eligible in a freeze.
     """
 
     product: str
@@ -61,6 +62,9 @@ class Replay:
     frozen: Event | None = None
     decisions: list[Event] = field(default_factory=list)
     signed: list[Event] = field(default_factory=list)
+    moved: Event | None = None
+    served: Event | None = None
+    waiting: str | None = None
 
     @property
     def superseded(self) -> tuple[str, ...]:

@@ -57,6 +57,7 @@ def apply_event(replay: "Replay", event: Event) -> None:
         raise IllegalEventError(f"the product is frozen since event {replay.frozen.sequence}")
     _RULES[event.kind](replay, payload, event)
     if event.kind.moves:
+        replay.moved = event
         replay.refusals.clear()  # gateways look again, and say again what they still refuse
 
 
@@ -126,6 +127,8 @@ def _judged(replay: "Replay", payload: ReleaseHeld | ReleaseEligible, _: Event) 
         raise IllegalEventError(f"release {payload.release_id[:12]} is in the shadow slot, which is closed before")
     replay.states[payload.release_id] = ReleaseState.HELD if held else ReleaseState.ELIGIBLE
     replay.judged[payload.release_id] = payload
+    if replay.frozen or replay.waiting == payload.release_id:
+        replay.waiting = None if held else payload.release_id
 
 
 def _canary_opened(replay: "Replay", payload: CanaryOpened, event: Event) -> None:
@@ -138,6 +141,7 @@ def _canary_opened(replay: "Replay", payload: CanaryOpened, event: Event) -> Non
     replay.states[payload.release_id] = ReleaseState.CANARY
     replay.canary_step, replay.exposure = payload.step, payload.exposure
     replay.opened = replay.stepped = event
+    replay.waiting = None
 
 
 def _canary_replaced(replay: "Replay", payload: CanaryReplaced, _: Event) -> None:
@@ -179,7 +183,7 @@ def _release_promoted(replay: "Replay", payload: ReleasePromoted, event: Event) 
         replay.states[previous] = ReleaseState.SUPERSEDED
     replay.slots[SlotName.PRODUCTION] = payload.release_id
     replay.promoted.pop(payload.release_id, None)
-    replay.promoted[payload.release_id] = event
+    replay.promoted[payload.release_id] = replay.served = event
 
 
 def _release_rolled_back(replay: "Replay", payload: ReleaseRolledBack, event: Event) -> None:
@@ -190,6 +194,7 @@ def _release_rolled_back(replay: "Replay", payload: ReleaseRolledBack, event: Ev
     replay.slots[SlotName.PRODUCTION] = payload.to
     replay.falls[payload.release_id].append(event.recorded_at)
     replay.promoted[payload.to] = replay.promoted.pop(payload.to)  # served last
+    replay.served = event
 
 
 def _shadow_opened(replay: "Replay", payload: ShadowOpened, event: Event) -> None:

@@ -7,29 +7,21 @@ from datetime import datetime
 
 from ml_platform.contracts.deployment import DeploymentState
 from ml_platform.contracts.evidence import GateResult, Producer
+from ml_platform.contracts.monitoring import Decision
 from ml_platform.contracts.pin import PolicyPin
-from ml_platform.contracts.policy import PromotionPolicy, SlotName
+from ml_platform.contracts.policy import PromotionPolicy
 from ml_platform.contracts.release import Release
-from ml_platform.contracts.slot_moves import (
-    CanaryAborted,
-    CanaryAdvanced,
-    CanaryOpened,
-    CanaryPaused,
-    CanaryReplaced,
-    CanaryResumed,
-    ReleasePromoted,
-)
-from ml_platform.errors import RefusedError
 from ml_platform.lineage.keys import SigningKey, TrustedKeys
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.pins import counting_pin
-from ml_platform.lineage.quarantine import quarantine_of
-from ml_platform.lineage.replay_rules import FALLEN, UNSERVED
+from ml_platform.lineage.replay_rules import UNSERVED
 from ml_platform.lineage.verification import Eligibility
+from ml_platform.release import moving
+from ml_platform.release.applying import HeldBackError, apply_decision
 from ml_platform.release.door import Door
 from ml_platform.release.freezing import freeze, unfreeze
 from ml_platform.release.moves import Held, Move
-from ml_platform.release.recording import record_pin, record_release, record_results
+from ml_platform.release.recording import record_pin, record_release, record_results, record_sign_off
 from ml_platform.release.rollback import roll_back
 from ml_platform.release.shadowing import close_shadow, open_shadow
 
@@ -118,62 +110,38 @@ class Controller:
         canary stays as it is. After its quarantine a release that was aborted or rolled back may be opened again.
         """
         with self._door(product, now, actor, expected_epoch) as door:
-            release, replay = door.find(release_id), door.transaction.replay
-            if replay.states[release_id] not in (*UNSERVED, *FALLEN):
-                return door.already(release_id)
-            found = door.assess(release)
-            if held := door.why_held(release, found):
-                return held
-            door.say(release, found)
-            if canary := replay.slots.get(SlotName.CANARY):
-                door.transaction.append(CanaryReplaced(release_id=canary, by=release_id))
-            exposure = door.policy_of(release).canary.steps[0]
-            event = door.transaction.append(CanaryOpened(release_id=release_id, step=1, exposure=exposure))
-            return Move(product, release_id, SlotName.CANARY, exposure, event.epoch, changed=True)
+            return moving.open_canary(door, release_id)
 
     def advance_canary(
         self, product: str, release_id: str, now: datetime, actor: str, expected_epoch: int | None = None
     ) -> Move | Held:
-        """Takes the canary to the next step of its policy's plan; RefusedError behind the last one."""
+        """Takes the canary to the next step of its policy's plan; RefusedError behind the last one.
+
+        Held before the present step has lasted as long as the plan says.
+        """
         with self._door(product, now, actor, expected_epoch) as door:
-            release = door.find(release_id)
-            if held := door.why_held(release, door.assess(release)):
-                return held
-            steps, step = door.policy_of(release).canary.steps, door.transaction.replay.canary_step + 1
-            if step > len(steps):
-                raise RefusedError(
-                    f"canary {release_id[:12]} of {product} is at the last of its {len(steps)} steps. Promote it."
-                )
-            said = CanaryAdvanced(release_id=release_id, step=step, exposure=steps[step - 1])
-            return door.move(said, f"canary went on to step {step}, {said.exposure:.0%}")
+            return moving.advance_canary(door, release_id)
 
     def pause_canary(
         self, product: str, release_id: str, reason: str, now: datetime, actor: str, expected_epoch: int | None = None
     ) -> Move:
         """Lets the canary keep its users and go no further; no evidence is needed for that."""
         with self._door(product, now, actor, expected_epoch) as door:
-            door.find(release_id)
-            return door.move(CanaryPaused(release_id=release_id, reason=reason), "canary paused")
+            return moving.pause_canary(door, release_id, reason)
 
     def resume_canary(
         self, product: str, release_id: str, reason: str, now: datetime, actor: str, expected_epoch: int | None = None
     ) -> Move | Held:
         """Lets a paused canary go on."""
         with self._door(product, now, actor, expected_epoch) as door:
-            release = door.find(release_id)
-            if held := door.why_held(release, door.assess(release)):
-                return held
-            return door.move(CanaryResumed(release_id=release_id, reason=reason), "canary resumed")
+            return moving.resume_canary(door, release_id, reason)
 
     def abort_canary(
         self, product: str, release_id: str, reason: str, now: datetime, actor: str, expected_epoch: int | None = None
     ) -> Move:
         """Takes the canary out of its slot and quarantines it; no evidence is needed for that."""
         with self._door(product, now, actor, expected_epoch) as door:
-            policy = door.policy_of(door.find(release_id))
-            move = door.move(CanaryAborted(release_id=release_id, reason=reason), "canary aborted")
-            quarantine = quarantine_of(door.transaction.replay.falls[release_id], policy.quarantine)
-            return Move(product, release_id, None, 0.0, move.epoch, True, f"canary aborted. {quarantine.sentence}")
+            return moving.abort_canary(door, release_id, reason)
 
     def promote(
         self,
@@ -186,10 +154,7 @@ class Controller:
     ) -> Move | Held:
         """Puts the canary into production; what served before is superseded. A person who decides it says why."""
         with self._door(product, now, actor, expected_epoch) as door:
-            release = door.find(release_id)
-            if held := door.why_held(release, door.assess(release)):
-                return held
-            return door.move(ReleasePromoted(release_id=release_id, reason=reason), "promoted to production")
+            return moving.promote(door, release_id, reason)
 
     def roll_back(
         self,
@@ -224,6 +189,25 @@ class Controller:
         """Takes the shadow out of its slot; no evidence is needed for that."""
         with self._door(product, now, actor, expected_epoch) as door:
             return close_shadow(door, release_id, reason)
+
+    def apply(self, decision: Decision, kept_sha256: str | None, now: datetime, actor: str) -> Move | Held | None:
+        """Records a decision with its numbers and does what it says, in one transaction; None where no slot moves.
+
+        EpochConflictError where a slot was moved since it was decided. What is Held is not recorded either.
+        """
+        try:
+            with self._door(decision.product, now, actor, decision.epoch) as door:
+                return apply_decision(door, decision, kept_sha256)
+        except HeldBackError as back:
+            return back.held
+
+    def sign_off(self, product: str, release_id: str, key: SigningKey, reason: str, now: datetime, actor: str) -> None:
+        """Records an operator's word that the canary may be promoted; it counts for this rollout of it.
+
+        Raises EvidenceError for a key that is no trusted operator's, RefusedError for a release that is no canary.
+        """
+        with self._door(product, now, actor, None) as door:
+            record_sign_off(door, release_id, key, reason, actor)
 
     def freeze(self, product: str, reason: str, now: datetime, actor: str) -> bool:
         """From here on nothing goes forward, by anybody; what stops still stops. False when it was frozen before."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+from ml_platform.contracts.decided import SignOff
 from ml_platform.contracts.events import PolicyRecorded, ReleaseRegistered
 from ml_platform.contracts.evidence import Evidence, GateResult, Producer
 from ml_platform.contracts.pin import PolicyPin
@@ -11,7 +12,14 @@ from ml_platform.contracts.release import Release
 from ml_platform.errors import EvidenceError, RefusedError
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.pins import counting_pin
-from ml_platform.lineage.statements import sign_evidence, sign_pin, verify_evidence, verify_pin
+from ml_platform.lineage.statements import (
+    sign_evidence,
+    sign_pin,
+    sign_promotion,
+    verify_evidence,
+    verify_pin,
+    verify_sign_off,
+)
 from ml_platform.release.door import Door
 
 
@@ -102,6 +110,26 @@ def record_pin(
         raise EvidenceError(f"the pin of policy {policy.sha256[:12]} does not survive signing.")
     transaction.append_pin(pin, envelope)
     return pin
+
+
+def record_sign_off(door: Door, release_id: str, key: SigningKey, reason: str, operator: str) -> SignOff:
+    """Signs and appends an operator's word that the canary may be promoted. Raises RefusedError and EvidenceError."""
+    replay = door.transaction.replay
+    if not reason.strip():
+        raise RefusedError("a sign-off needs a reason: it stands in the ledger for ever.")
+    said = SignOff(
+        product=replay.product,
+        release_id=release_id,
+        reason=reason,
+        signed_at=door.now,
+        operator=operator,
+        after_sha256=replay.head_sha256,
+    )
+    envelope = sign_promotion(said, key)
+    if verify_sign_off(envelope, door.operators) != said:
+        raise EvidenceError(f"the sign-off of release {release_id[:12]} does not survive signing.")
+    door.transaction.append_sign_off(said, envelope)
+    return said
 
 
 def _says_the_same(known: Evidence | None, evidence: Evidence, now: datetime) -> bool:

@@ -11,6 +11,7 @@ COMMANDS = {
     "abort",
     "access",
     "backfill",
+    "controller",
     "diff",
     "doctor",
     "engine",
@@ -31,6 +32,7 @@ COMMANDS = {
     "shadow",
     "ship",
     "show",
+    "sign-off",
     "skew",
     "status",
     "trace",
@@ -47,7 +49,10 @@ def public(module: object) -> set[str]:
 
 
 def test_the_commands_of_mlp() -> None:
-    named = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    named = {
+        command.name or getattr(command.callback, "__name__", "").replace("_", "-")
+        for command in app.registered_commands
+    }
     assert named | {group.name for group in app.registered_groups} == COMMANDS
 
 

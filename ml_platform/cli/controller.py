@@ -1,0 +1,74 @@
+"""`mlp controller`: what watches the releases that serve, and moves them on or takes them back."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ml_platform.cli.output import AsJson
+
+if TYPE_CHECKING:
+    from ml_platform.contracts.monitoring import Look
+    from ml_platform.release.controlling import ControllerLoop
+
+
+def controller(
+    product: Annotated[str | None, typer.Argument(help="Only this product.")] = None,
+    every: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks.")] = 0.5,
+    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Watch what serves: canaries go on, into production or away by what is seen of them; production is taken back.
+
+    Several may run: one works, the others stand by. Kill any at any time: the next one reads on and decides the same.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    loop = _loop(product, lambda look: _tell(look, as_json=as_json) if once else None)
+    if once:
+        loop.round()
+        return
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    if not as_json:
+        typer.echo(f"Looking at what serves every {every:g} s.")
+    loop.run(every, ended)
+
+
+def _loop(product: str | None, tell: Callable[["Look"], None]) -> "ControllerLoop":
+    from ml_platform.contracts.home import Home
+    from ml_platform.lineage.keys import trusted_keys, trusted_operators
+    from ml_platform.lineage.ledger import Ledger
+    from ml_platform.lineage.looks import LookStore
+    from ml_platform.lineage.object_store import artifact_store
+    from ml_platform.release.assemble import gate_producer
+    from ml_platform.release.controller import Controller
+    from ml_platform.release.controlling import ControllerLoop
+
+    home = Home.from_environment()
+    door = Controller(Ledger(home.ledger_url), trusted_keys(home), gate_producer(), trusted_operators(home))
+    actor = f"controller {os.getpid()}@{socket.gethostname()}"
+    return ControllerLoop(home, door, artifact_store(home), LookStore(home.monitoring_url), actor, product, tell)
+
+
+def _tell(look: "Look", *, as_json: bool) -> None:
+    from ml_platform.cli.output import print_json
+
+    if as_json:
+        print_json(look)
+        return
+    decision = look.decision
+    typer.echo(f"{look.product}: {decision.action.replace('_', ' ')}: {decision.reason}")
+    for one in decision.waits_for:
+        typer.echo(f"  waits for {one}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command of this file."""
+    app.command(rich_help_panel="Machine")(controller)

@@ -1,0 +1,106 @@
+"""The controller process: one loop over all products; of several processes the one with the lease works."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from ml_platform.contracts.home import Home
+from ml_platform.contracts.monitoring import Look
+from ml_platform.errors import MlPlatformError
+from ml_platform.lineage.artifacts import ArtifactStore
+from ml_platform.lineage.looks import LookStore
+from ml_platform.monitoring.observations import Feed, open_feed
+from ml_platform.release.controller import Controller
+from ml_platform.release.watching import Watch
+
+logger = logging.getLogger(__name__)
+
+LEASE = "controller"
+LEASE_S = 10.0
+RENEWED_S = 2.0
+
+
+@dataclass
+class ControllerLoop:
+    """Looks at every product of the ledger, again and again. What fails for one product is told and tried again."""
+
+    home: Home
+    controller: Controller
+    store: ArtifactStore
+    looks: LookStore
+    actor: str
+    only: str | None = None
+    tell: Callable[[Look], None] = lambda _: None
+
+    _watches: dict[str, Watch] = field(default_factory=dict)
+    _renewed: float = float("-inf")
+    _mine: bool = False
+    _complaints: dict[str, str] = field(default_factory=dict)
+
+    def run(self, every_seconds: float, ended: threading.Event) -> None:
+        """Rounds until `ended` is set; then lets go of the lease."""
+        while not ended.is_set():
+            begin = time.monotonic()
+            self.round()
+            ended.wait(max(0.0, every_seconds - (time.monotonic() - begin)))
+        if self._mine:
+            self._quietly("lease", lambda: self.looks.drop_lease(LEASE, self.actor))
+
+    def round(self) -> bool:
+        """One look at every product; False where another controller holds the lease."""
+        if not self._leads():
+            return False
+        for product in self._products():
+            self._quietly(product, lambda name=product: self._look(name))  # type: ignore[misc]
+        return True
+
+    def _products(self) -> tuple[str, ...]:
+        found: list[str] = []
+        self._quietly("ledger", lambda: found.extend(self.controller.ledger.products()))
+        return tuple(name for name in found if self.only in (None, name))
+
+    def _look(self, product: str) -> None:
+        watch = self._watches.get(product) or self._watch(product)
+        self._watches[product] = watch
+        look = watch.look()
+        self.tell(look)
+        self._quietly("looks", lambda: self.looks.put(look))
+
+    def _watch(self, product: str) -> Watch:
+        def feed(age: timedelta, since: datetime | None) -> Feed:
+            return open_feed(self.home, self.controller.ledger, self.store, product, age, since=since)
+
+        return Watch(product, self.controller, self.store, feed, self.actor)
+
+    def _leads(self) -> bool:
+        """Whether this controller works. A store of leases that is down stops nobody: two do no harm, none does."""
+        if time.monotonic() - self._renewed < RENEWED_S:
+            return self._mine
+        self._renewed = time.monotonic()
+        try:
+            mine = self.looks.take_lease(LEASE, self.actor, LEASE_S)
+        except MlPlatformError as error:
+            self._complain("lease", f"works without a lease: {error}")
+            mine = True
+        if mine != self._mine:
+            logger.info("%s %s", self.actor, "leads" if mine else "stands by: another controller leads")
+        self._mine = mine
+        return mine
+
+    def _quietly(self, about: str, work: Callable[[], object]) -> None:
+        """Does it; what is raised on purpose is told once, and the next round tries again."""
+        try:
+            work()
+        except MlPlatformError as error:
+            self._complain(about, str(error))
+        else:
+            if self._complaints.pop(about, None):
+                logger.info("%s: all is well again", about)
+
+    def _complain(self, about: str, problem: str) -> None:
+        if self._complaints.get(about) != problem:
+            logger.error("%s: %s", about, problem)
+        self._complaints[about] = problem

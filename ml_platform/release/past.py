@@ -1,0 +1,40 @@
+"""The past that a decision looks back on: the ledger's replay, and when answers came; pure."""
+
+from datetime import datetime, timedelta
+
+from ml_platform.contracts.decided import DecisionRecorded
+from ml_platform.contracts.monitoring import Action, Decision
+from ml_platform.contracts.routing import Cohort
+from ml_platform.lineage.replay import Replay
+from ml_platform.release.situation import Past
+from ml_platform.release.traffic import Traffic
+
+MOVES = tuple(action for action in Action if action not in (Action.HOLD, Action.FREEZE))
+DAY = timedelta(days=1)
+
+
+def past_of(replay: Replay, traffic: Traffic, now: datetime, *, signed_off: bool) -> Past:
+    """What was before `now` of the product's time. Moves of people have no such time: the next answer tells it."""
+    decisions = decided_before(replay)
+    rollbacks = [one.at for one in decisions if one.action is Action.ROLL_BACK]
+    opened, served, stepped = replay.opened, replay.served, replay.stepped
+    return Past(
+        step_minutes=_minutes(traffic.first_at(stepped.epoch), now) if stepped else None,
+        users=traffic.users(stepped.epoch) if stepped else dict.fromkeys(Cohort, 0),
+        since_move=_minutes(traffic.first_at(replay.epoch), now),
+        since_rollback=_minutes(rollbacks[-1], now) if rollbacks else None,
+        moves_today=sum(one.action in MOVES and now - one.at < DAY for one in decisions),
+        signed_off=signed_off,
+        rebased=bool(opened and served and served.sequence > opened.sequence),
+        waiting=replay.waiting,
+    )
+
+
+def decided_before(replay: Replay) -> list[Decision]:
+    """The newest decisions that the ledger holds, the oldest first."""
+    return [DecisionRecorded.model_validate(event.payload).decision for event in replay.decisions]
+
+
+def _minutes(since: datetime | None, now: datetime) -> float | None:
+    """Minutes since then; 0 where then is still to come, e.g. because days are played again."""
+    return None if since is None else max(0.0, (now - since).total_seconds() / 60)

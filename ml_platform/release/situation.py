@@ -1,0 +1,118 @@
+"""The situation that is decided on: what was promised, what stands, what was seen and what was before; pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ml_platform.contracts.deployment import DeploymentState
+from ml_platform.contracts.monitor_policy import MonitorPolicy
+from ml_platform.contracts.monitoring import Action, Breach, Decision, MetricReading
+from ml_platform.contracts.policy import CanaryPlan, SlotName
+from ml_platform.contracts.routing import Cohort
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was promised before: the steps of the canary, None without one, and the policy that judges.
+
+    The policy is the canary's while one is open, else production's; None where that cannot be read, which says why.
+    """
+
+    canary: CanaryPlan | None
+    policy: MonitorPolicy | None
+    unreadable: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was seen: the canary against production, production alone, broken hard limits, and a common cause."""
+
+    readings: Sequence[MetricReading] = ()
+    alone: Sequence[MetricReading] = ()
+    breaches: Sequence[Breach] = ()
+    common_cause: str | None = None
+
+
+@dataclass(frozen=True)
+class Past:
+    """What was before, in the product's time, as far as answers tell it: where none came, no time has passed.
+
+    `step_minutes` and `users` are those of the canary's present step, `since_move` counts from the first answer after
+    the last move, `since_rollback` from the last automatic rollback. `moves_today` are automatic moves of 24 hours.
+    `rebased`: production is another one than when the canary was opened. `waiting` became eligible during a freeze.
+    """
+
+    step_minutes: float | None = None
+    users: Mapping[Cohort, int] = field(default_factory=dict)
+    since_move: float | None = None
+    since_rollback: float | None = None
+    moves_today: int = 0
+    signed_off: bool = False
+    rebased: bool = False
+    waiting: str | None = None
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All of it, at `now` of the product's time."""
+
+    plan: Plan
+    policy: MonitorPolicy
+    state: DeploymentState
+    findings: Findings
+    past: Past
+    now: datetime
+
+    @property
+    def canary(self) -> str | None:
+        """The release in the canary slot."""
+        return self.state.slots.get(SlotName.CANARY)
+
+    @property
+    def production(self) -> str | None:
+        """The release in production."""
+        return self.state.slots.get(SlotName.PRODUCTION)
+
+    @property
+    def capped(self) -> bool:
+        """Whether there were as many automatic moves as a day may have."""
+        return self.past.moves_today >= self.policy.moves.max_per_day
+
+    @property
+    def too_many(self) -> str:
+        """That, for people."""
+        most = self.policy.moves.max_per_day
+        return f"There were {self.past.moves_today} automatic moves within 24 hours, of {most} that a day may have."
+
+    def broken_by(self, release_id: str | None) -> list[Breach]:
+        """The hard limits that a release broke."""
+        found = [breach for breach in self.findings.breaches if breach.release_id == release_id]
+        return sorted(found, key=lambda breach: breach.sentence)
+
+    @property
+    def shared(self) -> str | None:
+        """What ails both arms, and so is nobody's fault."""
+        if self.canary is None or self.production is None:
+            return None
+        canary, production = ({one.signal for one in self.broken_by(arm)} for arm in (self.canary, self.production))
+        both = ", ".join(sorted(canary & production))
+        return self.findings.common_cause or (f"Both arms broke the hard limit on {both}." if both else None)
+
+    def decided(
+        self, action: Action, reason: str, *, about: str | None, waits: Sequence[str] = (), incident: str | None = None
+    ) -> Decision:
+        """The decision, with everything that it rests on."""
+        findings = self.findings
+        return Decision(
+            product=self.state.product,
+            action=action,
+            release_id=about,
+            reason=reason,
+            epoch=self.state.epoch,
+            at=self.now,
+            waits_for=tuple(waits),
+            readings=tuple(findings.readings if self.canary else findings.alone),
+            breaches=tuple(sorted(findings.breaches, key=lambda one: (one.release_id, one.sentence))),
+            incident=incident,
+            monitor_policy_sha256=self.policy.sha256,
+        )

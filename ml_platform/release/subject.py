@@ -1,0 +1,75 @@
+"""What is under watch: a rollout, or production since the last move, with its policies, its feed and its traffic."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from ml_platform.contracts.events import Event
+from ml_platform.contracts.monitor_policy import MonitorPolicy
+from ml_platform.contracts.policy import CanaryPlan, SlotName
+from ml_platform.lineage.replay import Replay
+from ml_platform.monitoring.observations import Feed
+from ml_platform.release.monitor_policies import MonitorPolicies, Watched
+from ml_platform.release.situation import Plan
+from ml_platform.release.traffic import Traffic
+
+FURTHEST_BACK = timedelta(days=2)
+"""So far back a controller that starts reads answers where no canary is open."""
+
+NOTHING = Watched(None, "Nothing serves.")
+
+OpenFeed = Callable[[timedelta, datetime | None], Feed]
+"""A feed of a product for a label age, of answers given since a time of ours."""
+
+
+@dataclass
+class Subject:
+    """One rollout, or production since the last move; `name` tells it from every other."""
+
+    name: tuple[int, str | None]
+    plan: Plan
+    judge: MonitorPolicy | None
+    traffic: Traffic
+    feed: Feed
+    again: Callable[[], Feed]
+    """A feed of the same answers, from their beginning."""
+
+
+def name_of(replay: Replay) -> tuple[int, str | None]:
+    """What the subject is called that a replay asks for."""
+    base = _base(replay)
+    return (base.sequence if base else 0), replay.slots.get(SlotName.PRODUCTION)
+
+
+def subject_of(replay: Replay, policies: MonitorPolicies, open_feed: OpenFeed) -> Subject:
+    """What there is to watch now. Raises what the stores raise."""
+    base = _base(replay)
+    watched = {
+        slot: policies.of(replay.releases[replay.slots[slot]]) if slot in replay.slots else NOTHING
+        for slot in (SlotName.CANARY, SlotName.PRODUCTION)
+    }
+    canary, production = watched[SlotName.CANARY], watched[SlotName.PRODUCTION]
+    judging = canary if SlotName.CANARY in replay.slots else production
+    age = timedelta(hours=judging.policy.label_age_hours if judging.policy else 0.0)
+    since = base.recorded_at if base else None
+    if since is not None and replay.opened is None:
+        since = max(since, datetime.now(UTC) - FURTHEST_BACK)
+    return Subject(
+        name=name_of(replay),
+        plan=Plan(_plan_of(replay), judging.policy, judging.why),
+        judge=judging.policy,
+        traffic=Traffic(base.epoch if base else 0, canary.policy, production.policy),
+        feed=open_feed(age, since),
+        again=lambda: open_feed(age, since),
+    )
+
+
+def _base(replay: Replay) -> Event | None:
+    return replay.opened or replay.moved
+
+
+def _plan_of(replay: Replay) -> CanaryPlan | None:
+    canary = replay.slots.get(SlotName.CANARY)
+    if canary is None:
+        return None
+    return replay.policies[replay.releases[canary].promotion_policy.content_sha256].canary

@@ -1,0 +1,89 @@
+"""Traffic: what was seen of one rollout, or of production since the last move, folded as it comes; pure."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from ml_platform.contracts.monitor_policy import MonitorPolicy
+from ml_platform.contracts.monitoring import Breach, Seen
+from ml_platform.contracts.routing import Cohort
+from ml_platform.release.assess import Recent
+from ml_platform.release.situation import Findings
+from ml_platform.release.tallies import Tally
+
+MOST_SEEN = 50_000
+"""So many answers are held, the newest; a decision that used more is made again from the store to be kept."""
+
+
+class Traffic:
+    """The answers since an epoch. `canary` judges the canary against production, `production` the latter alone.
+
+    Either policy may be None, where there is no such release or its policy cannot be read.
+    """
+
+    def __init__(self, since_epoch: int, canary: MonitorPolicy | None, production: MonitorPolicy | None) -> None:
+        self.since_epoch = since_epoch
+        self._policies = {Cohort.CANARY: canary, Cohort.PRODUCTION: production}
+        self._recent = {arm: Recent(policy) for arm, policy in self._policies.items() if policy is not None}
+        self._tally = Tally(since_epoch)
+        self._seen: dict[str, Seen] = {}
+        self._firsts: dict[int, datetime] = {}
+        self._users: dict[int, dict[Cohort, set[str]]] = {}
+        self._lasts: dict[str, Seen] = {}
+        self._known: Findings | None = None
+        self.forgotten = 0
+
+    @property
+    def seen(self) -> Sequence[Seen]:
+        """The answers that are held, in the order in which they came."""
+        return tuple(self._seen.values())
+
+    def add(self, seen: Iterable[Seen]) -> None:
+        """Folds answers in, in any order; the same one may come again with more known of it."""
+        for one in seen:
+            known = self._lasts.get(one.release_id or "")
+            if one.release_id and (known is None or known.answered_at < one.answered_at):
+                self._lasts[one.release_id] = one
+            if one.epoch >= self.since_epoch and one.cohort in (Cohort.PRODUCTION, Cohort.CANARY):
+                self._fold(one)
+
+    def _fold(self, one: Seen) -> None:
+        self._known = None
+        self._seen[one.response_id] = one
+        self._firsts[one.epoch] = min(self._firsts.get(one.epoch, one.at), one.at)
+        self._users.setdefault(one.epoch, {}).setdefault(one.cohort, set()).add(one.user)
+        self._tally.add((one,))
+        for recent in self._recent.values():
+            recent.add((one,))
+        while len(self._seen) > MOST_SEEN:
+            del self._seen[next(iter(self._seen))]
+            self.forgotten += 1
+
+    def findings(self, canary: str | None, production: str | None, wall: datetime) -> Findings:
+        """What all of it shows at a time of ours; metrics are worked out again only when something came."""
+        if self._known is None:
+            against, alone = self._policies[Cohort.CANARY], self._policies[Cohort.PRODUCTION]
+            self._known = Findings(
+                readings=self._tally.readings(against) if canary and production and against else (),
+                alone=self._tally.alone(alone) if production and alone else (),
+            )
+        recent = self._recent.get(Cohort.CANARY) if canary else None
+        shared = recent.common_cause(wall) if recent and production else None
+        breaches = (*self._broken(Cohort.CANARY, canary, wall), *self._broken(Cohort.PRODUCTION, production, wall))
+        return Findings(self._known.readings, self._known.alone, breaches, shared)
+
+    def _broken(self, arm: Cohort, release_id: str | None, wall: datetime) -> tuple[Breach, ...]:
+        recent = self._recent.get(arm)
+        return recent.breaches(release_id, wall) if recent and release_id else ()
+
+    def first_at(self, epoch: int) -> datetime | None:
+        """When the first answer from this epoch on was given, in the product's time; None before any."""
+        return min((at for known, at in self._firsts.items() if known >= epoch), default=None)
+
+    def users(self, epoch: int) -> dict[Cohort, int]:
+        """How many users each arm answered from this epoch on."""
+        arms = [arms for known, arms in self._users.items() if known >= epoch]
+        return {arm: len(set().union(*(one.get(arm, ()) for one in arms))) for arm in self._policies}
+
+    def last_of(self, release_id: str) -> Seen | None:
+        """The newest answer of a release."""
+        return self._lasts.get(release_id)

@@ -1,0 +1,187 @@
+"""Watching one product: look at what stands and what was seen, decide, do it through the one door, and tell."""
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from ml_platform.contracts.decided import DecisionRecorded
+from ml_platform.contracts.monitoring import Action, Decision, Look, Seen
+from ml_platform.contracts.policy import SlotName
+from ml_platform.errors import EpochConflictError, LedgerCorruptError, MlPlatformError, OperationError, RefusedError
+from ml_platform.lineage.artifacts import ArtifactStore
+from ml_platform.lineage.replay import Replay
+from ml_platform.lineage.sign_offs import counting_sign_off
+from ml_platform.monitoring.keeping import keep_decision
+from ml_platform.release.controller import Controller
+from ml_platform.release.decide import decide
+from ml_platform.release.monitor_policies import MonitorPolicies
+from ml_platform.release.moves import Held
+from ml_platform.release.past import past_of
+from ml_platform.release.subject import OpenFeed, Subject, name_of, subject_of
+
+logger = logging.getLogger(__name__)
+
+HELD_S = 30.0
+"""How long a move that the door holds is not asked for again, unless something was recorded since."""
+
+BLIND_S = 10.0
+"""How long stores may fail before that is an incident."""
+
+OVER_S = 600.0
+"""How long an incident must have been over before it counts as another one."""
+
+FORWARD = (Action.OPEN, Action.STEP_UP, Action.PROMOTE)
+
+
+@dataclass
+class Watch:
+    """One product under watch; `look` does one round, and whoever kills it at any point loses nothing.
+
+    All that counts is in the ledger and the provenance store: a new watch reads both and decides the same.
+    """
+
+    product: str
+    controller: Controller
+    store: ArtifactStore
+    open_feed: OpenFeed
+    actor: str
+
+    _policies: MonitorPolicies = field(init=False)
+    _subject: Subject | None = None
+    _blind_since: float | None = None
+    _held: tuple[int, str, float] = (0, "", 0.0)
+    _incidents: dict[tuple[int, str], float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._policies = MonitorPolicies(self.store)
+
+    def look(self) -> Look:
+        """Observes, decides, does it, and says what it saw and did. Raises what the ledger raises."""
+        with self.controller.ledger.read(self.product) as view:
+            replay, sign_offs = view.replay, view.sign_offs()
+        canary = replay.slots.get(SlotName.CANARY)
+        signed = canary and counting_sign_off(sign_offs, self.controller.operators, canary)
+        decision = self._act(replay, self._decide(replay, signed_off=bool(signed)))
+        with self.controller.ledger.read(self.product) as view:
+            return _look_of(view.replay, decision, self.actor)
+
+    def _decide(self, replay: Replay, *, signed_off: bool) -> Decision:
+        state = replay.state()
+        try:
+            subject = self._observe(replay)
+        except LedgerCorruptError:
+            raise
+        except MlPlatformError as error:
+            return self._blind(replay, error)
+        self._blind_since = None
+        now = subject.feed.now()
+        slots = state.slots.get(SlotName.CANARY), state.slots.get(SlotName.PRODUCTION)
+        findings = subject.traffic.findings(*slots, datetime.now(UTC))
+        past = past_of(replay, subject.traffic, now, signed_off=signed_off)
+        return decide(subject.plan, state, findings, past, now)
+
+    def _observe(self, replay: Replay) -> Subject:
+        """What is watched, with what came since the last look."""
+        if self._subject is None or self._subject.name != name_of(replay):
+            self._subject = None  # what fails half-way is begun again
+            self._subject = subject_of(replay, self._policies, self.open_feed)
+        self._subject.traffic.add(self._subject.feed.read())
+        return self._subject
+
+    def _blind(self, replay: Replay, error: MlPlatformError) -> Decision:
+        """What cannot be read proves nothing, and what was read before may be outdated: nothing moves."""
+        began = self._blind_since = self._blind_since or time.monotonic()
+        lasting = time.monotonic() - began > BLIND_S
+        return Decision(
+            product=self.product,
+            action=Action.HOLD,
+            release_id=replay.slots.get(SlotName.CANARY) or replay.slots.get(SlotName.PRODUCTION),
+            reason=f"What was seen cannot be read: {error}",
+            epoch=replay.epoch,
+            at=self._subject.feed.now() if self._subject else datetime.now(UTC),
+            waits_for=("the records of answers",),
+            incident="what was seen cannot be read" if lasting else None,
+        )
+
+    def _act(self, replay: Replay, decision: Decision) -> Decision:
+        """Does what was decided, and returns it; a hold with the reason where it could not be done."""
+        if decision.action is Action.HOLD:
+            if self._is_news(replay, decision):
+                self._apply(decision, None)
+            return decision
+        sequence, action, until = self._held
+        if (sequence, action) == (replay.sequence, decision.action) and time.monotonic() < until:
+            return _held_back(decision, "it was held a moment ago")
+        at = replay.sequence
+        try:
+            done = self._apply(decision, self._kept(decision))
+        except EpochConflictError:
+            return _held_back(decision, "somebody else moved a slot meanwhile")
+        except (RefusedError, OperationError) as error:
+            done = Held(self.product, decision.release_id or "", because=str(error))
+        if isinstance(done, Held):
+            self._held = at, decision.action, time.monotonic() + HELD_S
+            reasons = "; ".join(f"{name}: {why}" for name, why in done.reasons.items())
+            logger.warning("%s: %s is %s %s", self.product, decision.action, done.sentence, reasons)
+            return _held_back(decision, f"{done.sentence} {reasons}".strip())
+        logger.info("%s: %s: %s", self.product, decision.action, decision.reason)
+        return decision
+
+    def _apply(self, decision: Decision, kept_sha256: str | None) -> object:
+        return self.controller.apply(decision, kept_sha256, datetime.now(UTC), self.actor)
+
+    def _is_news(self, replay: Replay, decision: Decision) -> bool:
+        """Whether an incident is not in the ledger yet, at this epoch; or came again after it had long been over."""
+        now = time.monotonic()
+        if decision.incident is None:
+            return False
+        name = (decision.epoch, decision.incident)
+        known = self._incidents.get(name)
+        self._incidents[name] = now
+        if known is not None:
+            return now - known > OVER_S
+        recorded = (DecisionRecorded.model_validate(event.payload).decision for event in replay.decisions)
+        return all((one.epoch, one.incident) != name for one in recorded)
+
+    def _kept(self, decision: Decision) -> str | None:
+        """The digest of what the decision used, kept. What stops is not kept waiting by a store that fails."""
+        try:
+            judge = self._subject.judge if self._subject else None
+            return keep_decision(self.store, decision, self._used(), judge)
+        except MlPlatformError as error:
+            if decision.action in FORWARD:
+                raise
+            logger.error("%s: what %s was decided on is not kept: %s", self.product, decision.action, error)  # noqa: TRY400
+            return None
+
+    def _used(self) -> Iterable[Seen]:
+        """Every answer that counted; read again from the store when there were too many to be held."""
+        if self._subject is None:
+            return ()
+        if not self._subject.traffic.forgotten:
+            return self._subject.traffic.seen
+        since = self._subject.traffic.since_epoch
+        return [one for one in self._subject.again().read() if one.epoch >= since]
+
+
+def _held_back(decision: Decision, why: str) -> Decision:
+    reason = f"{decision.action.replace('_', ' ').capitalize()} was decided ({decision.reason}) and not done: {why}"
+    return decision.model_copy(update={"action": Action.HOLD, "reason": reason, "waits_for": (why,)})
+
+
+def _look_of(replay: Replay, decision: Decision, actor: str) -> Look:
+    """What people are shown; the slots are those after the move."""
+    return Look(
+        product=replay.product,
+        looked_at=datetime.now(UTC),
+        controller=actor,
+        production=replay.slots.get(SlotName.PRODUCTION),
+        canary=replay.slots.get(SlotName.CANARY),
+        shadow=replay.slots.get(SlotName.SHADOW),
+        exposure=replay.exposure,
+        step=replay.canary_step,
+        frozen=replay.frozen.payload["reason"] if replay.frozen else None,
+        decision=decision,
+    )
