@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from ml_platform.contracts.monitor_policy import Signal
 from ml_platform.contracts.monitoring import Seen
 from ml_platform.release.assessing.strata import Strata, Stratum
+from ml_platform.release.sequential.rates import log_e_misassigned
 
+MISASSIGNED = 1e-4
+"""The chance that users who are assigned by chance are ever called not to be."""
 _NOBODY = -1
 _MATURE, _LABELLED = 1, 2
 _PLACES = {signal: place for place, signal in enumerate(Signal)}
@@ -118,6 +121,15 @@ class Comparison:
     def users_in(self, canary: bool) -> int:
         """How many users were first seen in an arm."""
         return len(self._now(self._arms).of(canary))
+
+    def misassigned(self) -> str | None:
+        """What shows that users are not in the arms by chance, so that nothing can be compared; None for nothing."""
+        seen = self._now(self._arms)
+        production, canary = seen.by_exposure(np.ones_like(seen.x))
+        if log_e_misassigned(seen.exposures, production, canary) < -math.log(MISASSIGNED):
+            return None
+        expected = float(seen.exposures @ (production + canary))
+        return f"{canary.sum():,.0f} users in the canary where about {expected:,.0f} are assigned to it"
 
     def first(self, signal: Signal) -> Strata:
         """Each user's first answer that shows a signal."""

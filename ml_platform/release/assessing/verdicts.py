@@ -63,7 +63,7 @@ class Found:
 
 
 def judge(metric: Metric, compared: Comparison, levels: Levels, found: Found) -> MetricReading:
-    """FAIL where harm is proven; then ERROR where values could not be read; PASS where the effect is inside the margin.
+    """FAIL where harm is proven; ERROR where arms or values are none; PASS where the effect is inside the margin.
 
     Proven harm stops, however small: the margin is how much may remain unproven. Whatever lacks is INCONCLUSIVE.
     """
@@ -89,6 +89,13 @@ def judge(metric: Metric, compared: Comparison, levels: Levels, found: Found) ->
 
 def _verdict(metric: Metric, compared: Comparison, levels: Levels, found: Found) -> tuple[Verdict, str, str | None]:
     what = _what_is_seen(metric, found)
+    if misassigned := compared.misassigned():
+        words = f"the arms cannot be compared, there are {misassigned}: answers are missing or came twice"
+        return (
+            Verdict.ERROR,
+            f"{metric.metric}: {words}.",
+            "all answers of both arms: open the rollout anew once they come",
+        )
     uncovered = _uncovered(metric, levels, found.production, found.canary)
     if found.harm >= -math.log(levels.alpha) and not uncovered:
         evidence = math.exp(min(found.harm, LARGEST_LOG))

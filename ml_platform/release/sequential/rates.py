@@ -73,6 +73,19 @@ class Events:
         return float(brentq(lambda rise: self.worse_by(rise, users).log_e - target, 0.0, 1.0, xtol=1e-6))
 
 
+def log_e_misassigned(exposure: Floats, production: Floats, canary: Floats) -> float:
+    """The logarithm of the evidence that users, each counted when first seen, are not in the arms by the exposure.
+
+    The likelihood of the canary's share mixed over Beta(PRIOR, PRIOR), against the exposure itself, over all exposures:
+    an e-process, which shows that answers of one arm are lost or counted twice, so that nothing else can be believed.
+    Source: Lindon & Malek 2020, arXiv 2011.03567, section 3 (sample ratio mismatch).
+    """
+    return sum(
+        log_mixture(ours, ours + theirs) - log_likelihood(ours, ours + theirs, p)
+        for p, theirs, ours in zip(exposure.tolist(), production.tolist(), canary.tolist(), strict=True)
+    )
+
+
 def share_bounds(total: float, n: float, level: float) -> tuple[float, float]:
     """Bounds of the running mean of n values in [0, 1] with this total, which hold at all n at once.
 
