@@ -25,7 +25,7 @@ from resources.manifests import Value
 from resources.reporting import readable_failures, report_to
 from resources.state import StoreResource
 
-CODE = ("contracts", "lineage/artifacts.py", "snapshots")
+CODE = ("contracts", "lineage/answered.py", "lineage/artifacts.py", "snapshots")
 
 
 def snapshot_asset(chain: Chain) -> AssetsDefinition:
@@ -39,10 +39,12 @@ def snapshot_asset(chain: Chain) -> AssetsDefinition:
         Immutable and named by its digest. Rows that do not fit their declaration are set aside in a quarantine
         file with the reason. Taking the same day again gives the same bytes.
         """
+        from ml_platform.lineage.answered import AnswerHistory
         from ml_platform.snapshots.extract import manifest_of, take_snapshot
 
-        with readable_failures():
-            taken = take_snapshot(chain.product, as_of(context.partition_key), store.store(), report_to(context.log))
+        with readable_failures(), AnswerHistory.at(store.home) as history:
+            day, report = as_of(context.partition_key), report_to(context.log)
+            taken = take_snapshot(chain.product, day, store.store(), report, history=history)
         return MaterializeResult(
             value=Value.of(taken),
             metadata=_tables_shown(manifest_of(taken)) | artifact_metadata(taken),

@@ -66,6 +66,65 @@ class SourceSpec(Contract):
         return self.known_at or (None if self.known_ahead else self.event_time)
 
 
+class Origin(StrEnum):
+    """Where the right answer to a question that was answered live comes from.
+
+    A user who corrected the answer, somebody who labelled the question, or what happened in the end.
+    """
+
+    CORRECTION = "correction"
+    LABEL = "label"
+    OUTCOME = "outcome"
+
+
+ANSWERED_COLUMNS: dict[str, ColumnType] = {
+    "said_id": ColumnType.STRING,
+    "origin": ColumnType.STRING,
+    "response_id": ColumnType.STRING,
+    "release_id": ColumnType.STRING,
+    "cohort": ColumnType.STRING,
+    "entity": ColumnType.STRING,
+    "asked_at": ColumnType.TIMESTAMP,
+    "known_at": ColumnType.TIMESTAMP,
+    "utterance": ColumnType.STRING,
+    "facts": ColumnType.STRING,
+    "answer": ColumnType.STRING,
+    "by_model": ColumnType.BOOLEAN,
+    "voice": ColumnType.STRING,
+    "nth_of_voice": ColumnType.INTEGER,
+    "said": ColumnType.STRING,
+}
+"""The columns of a source of kind `answered`; docs/labelling.md tells what each holds."""
+
+
+class AnsweredSpec(SourceSpec):
+    """What was answered live and what was then said of it, from the records of answers: nothing needs to be declared.
+
+    One row is one thing that was said, as known when it was heard: by `origins`, of questions asked at most `keep_days`
+    before the cutoff, of each origin at most `max_rows`, drawn by a hash. Without any, the table is empty.
+    """
+
+    kind: Literal["answered"]  # type: ignore[assignment]  # the discriminator: no source is of two kinds
+    origins: tuple[Origin, ...] = (Origin.CORRECTION, Origin.LABEL)
+    keep_days: Annotated[float, Field(gt=0.0)] = 365.0
+    max_rows: Annotated[int, Field(ge=1)] = 2_000
+    columns: dict[str, ColumnType] = ANSWERED_COLUMNS
+    nullable: tuple[str, ...] = ("release_id", "entity", "said")
+    key: tuple[str, ...] = ("said_id",)
+    event_time: str | None = "asked_at"
+    known_at: str | None = "known_at"
+    max_bad_share: Share = 1.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        fixed = ("path", "hook", "columns", "nullable", "ignore_columns", "key", "event_time", "known_at")
+        fields = type(self).model_fields
+        declared = [name for name in (*fixed, "known_ahead") if getattr(self, name) != fields[name].default]
+        if declared:
+            raise ValueError(f"a source of kind 'answered' has its own {', '.join(declared)}: leave them out")
+        return self
+
+
 class SplitSpec(Contract):
     """How examples are split in time order: the newest for test, those before for validation.
 
@@ -219,7 +278,9 @@ class ProductSpec(Contract):
     first_as_of: date
     max_staleness_days: Annotated[float, Field(gt=0.0)] | None
     files: ProductFiles
-    sources: Annotated[dict[Name, SourceSpec], Field(min_length=1)]
+    sources: Annotated[
+        dict[Name, Annotated[SourceSpec | AnsweredSpec, Field(discriminator="kind")]], Field(min_length=1)
+    ]
     examples: ExamplesSpec
     training: TrainingSpec
     evaluation: EvaluationSpec

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_platform.contracts.canonical import bytes_sha256, canonical_bytes, digest, file_sha256, sources_sha256
+from ml_platform.contracts.product import AnsweredSpec
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.progress import Progress, Reporter, silent
 from ml_platform.contracts.snapshot import SnapshotManifest, TableFacts
@@ -19,8 +20,10 @@ from ml_platform.snapshots.sources import SourceContext, read_source
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ml_platform.lineage.answered import AnswerHistory
+
 ROW_GROUP_ROWS = 131_072
-_CODE = ("sources.py", "readers.py", "cells.py", "rows.py", "extract.py")
+_CODE = ("sources.py", "answered.py", "readers.py", "cells.py", "rows.py", "extract.py")
 
 
 @dataclass(frozen=True)
@@ -37,17 +40,23 @@ def cutoff(as_of: date) -> datetime:
 
 
 def take_snapshot(
-    product: Product, as_of: date, store: ArtifactStore, report: Reporter = silent, *, now: datetime | None = None
+    product: Product,
+    as_of: date,
+    store: ArtifactStore,
+    report: Reporter = silent,
+    *,
+    history: "AnswerHistory | None" = None,
+    now: datetime | None = None,
 ) -> Artifact:
     """The snapshot of a product at the end of a day: `tables/<name>.parquet`, `quarantine/<name>.jsonl`.
 
     Its identity is what was known at the cutoff, not what has been added to the sources since: a
-    backfill finds the snapshot that the live run made. `now` (default: the clock) only serves to tell
-    rows that claim a time yet to come.
+    backfill finds the snapshot that the live run made. `history` is what was said of answers, None where
+    nothing was ever recorded; `now` (default: the clock) only serves to tell rows that claim a time yet to come.
     Raises SourceDataError for unusable sources and AsOfOutsideDataError when they do not cover the day.
     """
     moment, clock = cutoff(as_of), now or datetime.now(UTC)
-    context = SourceContext(product.name, product.folder, moment)
+    context = SourceContext(product.name, product.folder, moment, history)
     extracted: dict[str, _Extracted] = {}
     for number, name in enumerate(product.spec.sources):
         report(Progress("snapshot", number / len(product.spec.sources), f"reading {name}"))
@@ -135,6 +144,8 @@ def _extract(product: Product, name: str, context: SourceContext, now: datetime)
 def _require_covered(product: Product, as_of: date, tables: Mapping[str, JudgedTable]) -> None:
     """Raises AsOfOutsideDataError when a table knew nothing yet, or nothing new for too long; names the worst."""
     moment, allowed = cutoff(as_of), product.spec.max_staleness_days
+    # Nobody has to say anything: what was said of answers may be nothing, and nothing new.
+    tables = {name: one for name, one in tables.items() if not isinstance(product.spec.sources[name], AnsweredSpec)}
     silent_ones = {name: judged for name, judged in tables.items() if judged.table.num_rows == 0}
     if silent_ones:
         name = max(silent_ones, key=lambda name: silent_ones[name].first_known or moment)

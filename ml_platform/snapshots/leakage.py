@@ -9,7 +9,7 @@ from ml_platform.contracts.example import Example
 from ml_platform.contracts.products import Product
 from ml_platform.lineage.artifacts import Artifact
 from ml_platform.snapshots.extract import load_table, manifest_of
-from ml_platform.snapshots.splits import NAMES, question_sha256
+from ml_platform.snapshots.splits import NAMES, question_sha256, wording
 from ml_platform.snapshots.suspicion import foretells, repeats
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ def check_leakage(product: Product, snapshot: Artifact, splits: Splits, golden: 
 
     Predictions stand before the cutoff; facts carry no outcome, no column that became known only after
     the prediction, and nothing that foretells an outcome almost surely; splits follow each other in
-    time and share no entity and no question, with each other or with the golden sets.
+    time and share no entity and no question, with each other or with the golden sets. What people taught stands in
+    `train` alone, at any time, and shares no wording with what is measured by.
     Empty splits are a problem, never a pass.
     """
     everything = [example for name in NAMES for example in splits.get(name, ())]
@@ -35,6 +36,7 @@ def check_leakage(product: Product, snapshot: Artifact, splits: Splits, golden: 
         *_times(everything, manifest_of(snapshot).cutoff),
         *_time_order(splits),
         *_shared(splits, golden),
+        *_taught(splits, golden),
         *_outcomes_among_facts(everything),
         *_later_columns(product, snapshot, everything),
     ]
@@ -64,7 +66,9 @@ def _times(examples: Sequence[Example], end: datetime) -> Iterator[str]:
 def _time_order(splits: Splits) -> Iterator[str]:
     ended: tuple[datetime, str] | None = None
     for name in NAMES:
-        times = [example.prediction_time for example in splits.get(name, ()) if example.prediction_time]
+        # What people taught may be newer than what is measured: it shares less than time with it, see _taught.
+        drawn = [example for example in splits.get(name, ()) if example.origin is None]
+        times = [example.prediction_time for example in drawn if example.prediction_time]
         if not times:
             continue
         if ended and min(times) < ended[0]:
@@ -93,6 +97,20 @@ def _shared(splits: Splits, golden: Sequence[Example]) -> Iterator[str]:
                 f"'{name}' and {other_name} share {len(repeated)} questions with the same facts: {_listed(repeated)}. "
                 "Remove them from one side."
             )
+
+
+def _taught(splits: Splits, golden: Sequence[Example]) -> Iterator[str]:
+    """Questions that people taught the answer of: only learnt, and in no words that something is measured by."""
+    measured = [*splits.get("validation", ()), *splits.get("test", ()), *golden]
+    if misplaced := [example.example_id for example in measured if example.origin is not None]:
+        yield (
+            f"{len(misplaced)} questions that people taught the answer of are measured by: {_listed(misplaced)}. "
+            "Keep them in 'train'."
+        )
+    words = {wording(example) for example in measured}
+    taught = [example for example in splits.get("train", ()) if example.origin is not None]
+    if worded := [example.example_id for example in taught if wording(example) in words]:
+        yield f"{len(worded)} taught questions are asked in words that are measured by: {_listed(worded)}. Remove them."
 
 
 def _outcomes_among_facts(examples: Sequence[Example]) -> Iterator[str]:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ml_platform.contracts.canonical import bytes_sha256
-from ml_platform.contracts.product import SourceSpec
+from ml_platform.contracts.product import AnsweredSpec, SourceSpec
 from ml_platform.contracts.products import Product
 from ml_platform.errors import MlPlatformError, SourceDataError
+from ml_platform.snapshots.answered import read_answered
 from ml_platform.snapshots.readers import RawTable, read_csv, read_frame, read_jsonl, read_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ml_platform.lineage.answered import AnswerHistory
 
 T = TypeVar("T")
 
@@ -23,11 +26,15 @@ _READERS = {"csv": read_csv, "jsonl": read_jsonl, "parquet": read_parquet}
 
 @dataclass(frozen=True)
 class SourceContext:
-    """What a source hook is given. `cutoff` lets it ask a database for less; rows beyond it are dropped anyway."""
+    """What a source hook is given. `cutoff` lets it ask a database for less; rows beyond it are dropped anyway.
+
+    `history` is what was said of answers, for sources of kind `answered`; None where nothing was ever recorded.
+    """
 
     product: str
     folder: Path
     cutoff: datetime
+    history: "AnswerHistory | None" = None
     _made: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
@@ -52,6 +59,8 @@ def read_source(product: Product, name: str, context: SourceContext) -> RawTable
     extra columns, and for a hook that fails.
     """
     spec = product.spec.sources[name]
+    if isinstance(spec, AnsweredSpec):
+        return read_answered(product, name, spec, context.history, context.cutoff)
     if spec.kind == "hook":
         raw = _run_hook(product, name, spec, context)
     else:

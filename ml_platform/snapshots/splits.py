@@ -54,6 +54,11 @@ def question_sha256(example: Example) -> str:
     return digest({"utterance": example.utterance, "facts": example.facts})
 
 
+def wording(example: Example) -> str:
+    """The words in which something is asked, whatever their case and spacing."""
+    return " ".join(example.utterance.casefold().split())
+
+
 def _divided(examples: Sequence[Example], spec: SplitSpec) -> Splits:
     """Cuts the line of entities twice, counting from the newest, and drops what stands before its split."""
     line = _entities(examples)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_platform.contracts.base import Contract, Name, SemanticVersion
-from ml_platform.contracts.product import ProductSpec, SourceSpec
+from ml_platform.contracts.product import AnsweredSpec, ProductSpec, SourceSpec
 from ml_platform.contracts.products import Product
 from ml_platform.errors import ContractError
 
@@ -49,7 +49,8 @@ def read_suite(product: Product) -> SuiteSpec:
 
 
 def schema_expectations(spec: ProductSpec, table: str) -> tuple[ExpectationSpec, ...]:
-    """What the declaration of a source alone demands: its columns, no gaps, one row for one key, rows at all."""
+    """What the declaration of a source alone demands: its columns, no gaps, one row for one key, and rows at all;
+    only of answers may nobody have said anything."""
     source = spec.sources[table]
     key = list(source.key)
     unique = (
@@ -62,7 +63,10 @@ def schema_expectations(spec: ProductSpec, table: str) -> tuple[ExpectationSpec,
     return tuple(
         expectation.model_copy(update={"why": declared})
         for expectation in (
-            ExpectationSpec(expect="table_row_count_to_be_between", arguments={"min_value": 1}),
+            ExpectationSpec(
+                expect="table_row_count_to_be_between",
+                arguments={"min_value": 0 if isinstance(source, AnsweredSpec) else 1},
+            ),
             ExpectationSpec(
                 expect="table_columns_to_match_ordered_list", arguments={"column_list": list(source.columns)}
             ),

@@ -1,13 +1,15 @@
 """Examples of flight_assistant: real flights, what was known two hours before, and what then happened."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import yaml
 
 from ml_platform.contracts.example import Example
+from ml_platform.evaluation.groundedness import is_grounded
 from ml_platform.families.lora.examples import ExamplesContext, plain
 from ml_platform.snapshots.splits import split_examples
 
@@ -43,11 +45,12 @@ def build(context: ExamplesContext) -> list[Example]:
     chosen = _balanced(context, _with_facts(context, pool), context.max_examples)
     splits = split_examples([_unasked(flight) for flight in chosen], context.product.spec.examples.splits)
     by_id = {flight["flight_id"]: flight for flight in chosen}
-    return [
+    asked = [
         example
         for name, members in splits.items()
         for example in ask(context, [by_id[one.entity] for one in members], "held_out" if name == "test" else "train")
     ]
+    return [*asked, *_taught(context, set(flights["lane"]))]
 
 
 def ask(
@@ -65,6 +68,46 @@ def ask(
         phrasing_id = f"{intent}/{part}/{phrasings[intent][part].index(wording):02d}"
         examples.append(_example(context, flight, intent, wording, phrasing_id))
     return examples
+
+
+def _taught(context: ExamplesContext, lanes: set[str]) -> Iterator[Example]:
+    """What travellers and labellers said would have been right, of flights and in words that nothing is measured by."""
+    held_out = _held_out_wordings(context)
+    for example in context.taught():
+        facts = example.facts
+        if reason := _reason_against(context, example, held_out):
+            context.set_aside(example.example_id, reason)
+            continue
+        lane = f"{facts['from']}-{facts['to']}"
+        slices = {
+            "origin": str(facts["from"]),
+            "carrier": str(facts["flight"])[:2],
+            "lane": lane if lane in lanes else "other",
+            "intent": example.answer["intent"],
+        }
+        yield example.model_copy(update={"slices": slices})
+
+
+def _reason_against(context: ExamplesContext, example: Example, held_out: Sequence[re.Pattern[str]]) -> str:
+    answer, facts = example.answer, example.facts
+    risk = "none" if answer["intent"] in REFUSED else context.product.action_policy.level(dict(facts))
+    if not {"flight", "from", "to"} <= set(facts):
+        return "shows no flight"
+    if is_reserved(example.entity):
+        return "is about a flight that is reserved for golden sets"
+    if any(pattern.fullmatch(" ".join(example.utterance.split())) for pattern in held_out):
+        return "asks in words that candidates are measured by"
+    if answer["risk"] != risk:
+        return f"says risk {answer['risk']}, where the policy says {risk}"
+    return "" if is_grounded(answer["reply"], facts, example.utterance) else "says what stands in no fact"
+
+
+def _held_out_wordings(context: ExamplesContext) -> list[re.Pattern[str]]:
+    """The wordings of the test split and the golden answers, whatever flight they are filled in with."""
+    phrasings = yaml.safe_load((context.product.folder / "phrasings.yaml").read_text(encoding="utf-8"))
+    texts = [text for parts in phrasings.values() for text in parts["held_out"]]
+    filled = ["[^ ]+( [^ ]+)?".join(map(re.escape, re.split(r"\{\w+\}", text))) for text in texts]
+    return [re.compile(pattern, re.IGNORECASE) for pattern in filled]
 
 
 def golden_flights(context: ExamplesContext, count: int) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ class ExamplesContext:
     max_examples: int
     seed: int
     join_features: Join | None
+    aside: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def as_of(self) -> date:
@@ -58,6 +59,20 @@ class ExamplesContext:
             )
         return self.join_features(entities)
 
+    def taught(self) -> list[Example]:
+        """Questions that were really asked, with the answers that users and labellers said would have been right.
+
+        Their slices are empty. A hook that wants them returns them beside its own; of what it leaves out, `set_aside`
+        keeps the reason.
+        """
+        from ml_platform.families.lora.taught import taught_examples
+
+        return taught_examples(self)
+
+    def set_aside(self, said_id: str, reason: str) -> None:
+        """Takes out what somebody said, or the example with that id, and keeps why."""
+        self.aside[said_id] = reason
+
     def order(self, name: str) -> str:
         """Where a hash with the seed puts a name: a fair draw that no order of rows can change."""
         return hashlib.sha256(f"{self.seed}\n{name}".encode()).hexdigest()
@@ -77,7 +92,10 @@ def draw_examples(context: ExamplesContext) -> Drawn:
     Raises ContractError for templates and facts that name no column, SourceDataError for a failing hook.
     """
     spec = context.product.spec.examples
-    return Drawn(_by_hook(context, spec.hook), Counter()) if spec.hook else _RowReader(context, spec).draw()
+    if spec.hook:
+        return Drawn(_by_hook(context, spec.hook), Counter())
+    drawn = _RowReader(context, spec).draw()
+    return Drawn([*drawn.examples, *context.taught()], drawn.left_out)
 
 
 def _by_hook(context: ExamplesContext, reference: str) -> list[Example]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ml_platform
-from ml_platform.contracts.canonical import file_sha256, sources_sha256
+from ml_platform.contracts.canonical import canonical_bytes, file_sha256, sources_sha256
 from ml_platform.contracts.evidence import CheckResult
 from ml_platform.contracts.example import Example
 from ml_platform.contracts.products import Product
@@ -16,13 +16,14 @@ from ml_platform.errors import SourceDataError
 from ml_platform.families.lora.examples import Drawn, ExamplesContext, Join, draw_examples
 from ml_platform.families.lora.golden import Golden, golden_sha256, load_golden_sets, read_examples
 from ml_platform.families.lora.soundness import sound_examples
+from ml_platform.families.lora.taught import is_taught, set_aside_rows, with_taught
 from ml_platform.lineage.artifacts import Artifact, ArtifactStore
 from ml_platform.snapshots.leakage import check_leakage
 from ml_platform.snapshots.splits import question_sha256, split_examples
 
 KIND = "training_set"
 STAGE = "training set"
-_CODE = ("prepare.py", "examples.py", "golden.py", "soundness.py", "templates.py")
+_CODE = ("prepare.py", "examples.py", "golden.py", "soundness.py", "taught.py", "templates.py")
 
 
 def make_training_set(
@@ -45,10 +46,13 @@ def make_training_set(
         report(Progress(STAGE, 0.1, "making examples"))
         drawn = _admitted(context, draw_examples(context), golden)
         report(Progress(STAGE, 0.6, f"checking {len(drawn.examples)} examples"))
-        splits = split_examples(sound_examples(drawn.examples, spec.evaluation, product.name), spec.examples.splits)
+        sound = sound_examples(drawn.examples, spec.evaluation, product.name)
+        splits = split_examples([one for one in sound if one.origin is None], spec.examples.splits)
+        everything = [one for name in golden for one in golden[name]]
+        splits = with_taught(splits, [one for one in sound if one.origin], everything, context.set_aside)
         report(Progress(STAGE, 0.8, "looking for leakage"))
-        leakage = check_leakage(product, snapshot, splits, [one for name in golden for one in golden[name]])
-        return _write(folder, snapshot, splits, golden, drawn.left_out, leakage)
+        leakage = check_leakage(product, snapshot, splits, everything)
+        return _write(folder, snapshot, splits, golden, drawn.left_out, leakage) | _set_aside(folder, context)
 
     artifact = store.make(KIND, recipe, build)
     report(Progress(STAGE, 1.0, _summary(artifact)))
@@ -111,12 +115,17 @@ def _admitted(context: ExamplesContext, drawn: Drawn, golden: Golden) -> Drawn:
     asked: set[str] = set()
     for example in sorted(drawn.examples, key=lambda one: (one.prediction_time or context.cutoff, one.example_id)):
         question = question_sha256(example)
+        reason = ""
         if question in asked:
-            left_out["repeated question"] += 1
+            reason = "repeated question"
         elif example.entity in reserved:
-            left_out["reserved for golden sets"] += 1
+            reason = "reserved for golden sets"
         elif len(example.utterance) > limit:
-            left_out[f"longer than {limit} characters"] += 1
+            reason = f"longer than {limit} characters"
+        if reason and example.origin:
+            context.set_aside(example.example_id, reason)
+        elif reason:
+            left_out[reason] += 1
         else:
             asked.add(question)
             kept.append(example)
@@ -139,12 +148,29 @@ def _write(
         (folder / f"{name}.jsonl").write_bytes(b"".join(example_line(example) for example in examples))
     return {
         "counts": {name: len(examples) for name, examples in splits.items()},
+        **_taught(splits),
         "golden_counts": {name: len(examples) for name, examples in golden.items()},
         "left_out": dict(sorted(left_out.items())),
         "snapshot_sha256": snapshot.sha256,
         "leakage": leakage.model_dump(mode="json"),
         "golden": {name: file_sha256(folder / "golden" / f"{name}.jsonl") for name in golden},
     }
+
+
+def _taught(splits: Mapping[str, Sequence[Example]]) -> dict[str, Any]:
+    counts = Counter(one.origin.value for one in splits["train"] if one.origin)
+    return {"taught": dict(sorted(counts.items()))} if counts else {}
+
+
+def _set_aside(folder: Path, context: ExamplesContext) -> dict[str, Any]:
+    """Writes what people said and nobody learns from, with the reason; nothing for a product that is taught nothing."""
+    if not is_taught(context.product):
+        return {}
+    rows = set_aside_rows(context)
+    (folder / "quarantine").mkdir()
+    (folder / "quarantine" / "taught.jsonl").write_bytes(b"".join(canonical_bytes(row) + b"\n" for row in rows))
+    counts = Counter(row["reason"].partition(":")[0] for row in rows)
+    return {"set_aside": dict(sorted(counts.items()))}
 
 
 def example_line(example: Example) -> bytes:

@@ -24,7 +24,7 @@ def sound_examples(examples: Sequence[Example], spec: EvaluationSpec, where: str
     with a number that stands in no fact, or an answer that is no JSON. `where` is what the error calls the origin.
     """
     problems = [
-        f"'{example.example_id}': {problem}" for example in examples for problem in _problems(example, spec)
+        f"'{example.example_id}': {problem}" for example in examples for problem in problems_of(example, spec)
     ] + _repeated(examples)
     if problems:
         more = f" And {len(problems) - SHOWN} more." if len(problems) > SHOWN else ""
@@ -43,7 +43,8 @@ def invented_numbers(reply: str, facts: Mapping[str, FactValue], utterance: str)
     return sorted(set(_numbers(reply)) - stated)
 
 
-def _problems(example: Example, spec: EvaluationSpec) -> Iterator[str]:
+def problems_of(example: Example, spec: EvaluationSpec) -> Iterator[str]:
+    """What keeps an example from teaching what the product promises, in sentences; nothing for a sound one."""
     if fault := _not_json(example.answer):
         yield f"the answer cannot be written as JSON ({fault}). Correct the source."
         return

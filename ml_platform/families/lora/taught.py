@@ -1,0 +1,221 @@
+"""Taught examples: questions that were really asked, each with the answer that somebody said would have been right.
+
+They are only learnt, never measured by. They may be newer than what a candidate is measured by, for a correction that
+waits for weeks teaches nobody: so they share no entity, no question and no wording with it.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from ml_platform.contracts.canonical import canonical_bytes
+from ml_platform.contracts.example import Example, FactValue
+from ml_platform.contracts.product import AnsweredSpec, EvaluationSpec, LabelField, Origin
+from ml_platform.contracts.products import Product
+from ml_platform.families.lora.soundness import problems_of
+from ml_platform.families.lora.templates import spoken
+from ml_platform.snapshots.readers import plain
+from ml_platform.snapshots.splits import Splits, question_sha256, wording
+
+if TYPE_CHECKING:
+    from ml_platform.families.lora.examples import ExamplesContext
+
+MOST_TAUGHT = 0.25
+"""At most this share of what is learnt comes from people: more would be a way to teach what they like."""
+MOST_OF_ONE = 20
+"""So many corrections of one user teach."""
+OUTRANKS = (Origin.LABEL, Origin.OUTCOME, Origin.CORRECTION)
+"""Whose word counts first: labellers are asked to look, outcomes only say what happened, users may be cross."""
+
+Row = Mapping[str, Any]
+Aside = Callable[[str, str], None]
+"""Takes what was said out, by its id, and says why."""
+
+
+def taught_examples(context: "ExamplesContext") -> list[Example]:
+    """What the snapshot's sources of kind `answered` teach, sound and without contradiction, by `said_id`.
+
+    What teaches nothing is set aside with its reason: no JSON of the product's fields, a number that stands in no
+    fact, an answer that no model gave, labellers who disagree.
+    """
+    by_response: dict[str, list[Row]] = {}
+    fields = set(context.product.spec.evaluation.fields)
+    for row in _rows(context):
+        if row["origin"] == Origin.OUTCOME.value and not _names_all(row["said"], fields):
+            continue  # says what happened and not what to answer: facts for hooks, nothing to set aside
+        if reason := _reason_against(row):
+            context.set_aside(row["said_id"], reason)
+        else:
+            by_response.setdefault(row["response_id"], []).append(row)
+    settled = (_settled(said, context) for _, said in sorted(by_response.items()))
+    return [example for example in settled if example is not None]
+
+
+def set_aside_rows(context: "ExamplesContext") -> list[dict[str, Any]]:
+    """What was said and teaches nothing, each with its reason, by `said_id`."""
+    return [
+        {"said_id": row["said_id"], "reason": context.aside[row["said_id"]], "original": plain(row)}
+        for row in _rows(context)
+        if row["said_id"] in context.aside
+    ]
+
+
+def is_taught(product: Product) -> bool:
+    """Whether people can teach this product at all: whether it has a source of what was said of its answers."""
+    return any(isinstance(spec, AnsweredSpec) for spec in product.spec.sources.values())
+
+
+def _rows(context: "ExamplesContext") -> list[dict[str, Any]]:
+    sources = [name for name, spec in context.product.spec.sources.items() if isinstance(spec, AnsweredSpec)]
+    rows = [row for name in sources for row in context.table(name).to_dict("records")]
+    return sorted(({str(name): value for name, value in row.items()} for row in rows), key=lambda row: row["said_id"])
+
+
+def with_taught(splits: Splits, taught: Sequence[Example], golden: Iterable[Example], aside: Aside) -> Splits:
+    """The splits, what was taught learnt beside `train`: as far as nothing is measured by it.
+
+    Of too many the newest stay. A question in `train` that was taught another answer gives way.
+    """
+    measured = [*chain.from_iterable(part for name, part in splits.items() if name != "train"), *golden]
+    entities, wordings = {one.entity for one in measured}, {wording(one) for one in measured}
+    facts = {name for one in splits["train"] for name in one.facts}
+    kept: list[Example] = []
+    for example in sorted(taught, key=_newest_first):
+        if example.entity in entities:
+            aside(example.example_id, "is about what candidates are measured by")
+        elif wording(example) in wordings:
+            aside(example.example_id, "asks in words that candidates are measured by")
+        elif not facts.issuperset(example.facts):
+            aside(example.example_id, "shows facts that no other example has: another release's")
+        elif len(kept) >= MOST_TAUGHT / (1 - MOST_TAUGHT) * len(splits["train"]):
+            aside(example.example_id, f"more than {MOST_TAUGHT:.0%} of what is learnt")
+        else:
+            kept.append(example)
+    asked = {question_sha256(one) for one in kept}
+    train = [one for one in splits["train"] if question_sha256(one) not in asked]
+    return {**splits, "train": [*train, *reversed(kept)]}
+
+
+def _reason_against(row: Row) -> str:
+    if not row["by_model"]:
+        return "no model answered it"
+    if row["origin"] == Origin.CORRECTION.value and row["nth_of_voice"] > MOST_OF_ONE:
+        return f"beyond {MOST_OF_ONE} corrections of one user"
+    return ""
+
+
+def _names_all(outcome: str, fields: set[str]) -> bool:
+    """Whether an outcome is an answer: it names every field of it."""
+    return bool(fields) and fields <= json.loads(outcome).keys()
+
+
+def _settled(said: Sequence[Row], context: "ExamplesContext") -> Example | None:
+    """The one right answer to a question; None where there is none, or where labellers disagree."""
+    for origin in OUTRANKS:
+        newest = _newest_of_each(row for row in said if row["origin"] == origin.value)
+        for row in said:
+            if row["origin"] == origin.value and row not in newest:
+                context.set_aside(row["said_id"], "the same person said otherwise later")
+        sound = [example for row in newest if (example := _example(row, context)) is not None]
+        if not sound:
+            continue
+        chosen = _agreed(sound, context.product.spec.evaluation)
+        for row in said:
+            if row["origin"] != origin.value and row["said_id"] not in context.aside:
+                context.set_aside(row["said_id"], f"a {origin.value} outranks it")
+        if chosen is None:
+            for example in sound:
+                context.set_aside(example.example_id, f"{len(sound)} people say different things")
+        return chosen
+    return None
+
+
+def _newest_of_each(rows: Iterable[Row]) -> list[Row]:
+    by_voice = {row["voice"]: row for row in sorted(rows, key=lambda row: (row["known_at"], row["said_id"]))}
+    return list(by_voice.values())
+
+
+def _agreed(sound: Sequence[Example], spec: EvaluationSpec) -> Example | None:
+    """The newest of what more than half of the people say, judged by labels where the product has any."""
+    counts = Counter(_verdict(example, spec) for example in sound)
+    verdict, votes = counts.most_common(1)[0]
+    if 2 * votes <= len(sound):
+        return None
+    return [example for example in sound if _verdict(example, spec) == verdict][-1]
+
+
+def _verdict(example: Example, spec: EvaluationSpec) -> bytes:
+    if isinstance(example.answer, str):
+        return wording(example.model_copy(update={"utterance": example.answer})).encode()
+    labels = [name for name, field in spec.fields.items() if isinstance(field, LabelField)]
+    return canonical_bytes({name: example.answer[name] for name in labels or example.answer})
+
+
+def _example(row: Row, context: "ExamplesContext") -> Example | None:
+    """What a row teaches; None, and the row set aside, where it is not sound."""
+    if row["said"] is None:
+        context.set_aside(row["said_id"], "nobody could answer it")
+        return None
+    spec = context.product.spec
+    answer, problem = _answer(row, spec.evaluation)
+    if problem:
+        context.set_aside(row["said_id"], problem)
+        return None
+    facts: dict[str, FactValue] = json.loads(row["facts"])
+    example = Example(
+        example_id=row["said_id"],
+        entity=_entity(row, spec.examples.entity),
+        prediction_time=row["asked_at"],
+        utterance=row["utterance"],
+        facts=facts,
+        answer=answer,
+        origin=Origin(row["origin"]),
+    )
+    if problems := list(problems_of(example, spec.evaluation)):
+        context.set_aside(row["said_id"], problems[0])
+        return None
+    return example
+
+
+def _answer(row: Row, spec: EvaluationSpec) -> tuple[dict[str, Any] | str, str]:
+    """The answer in what was said, and what is wrong with it; strictly read, for the model will write the same."""
+    text: str = row["said"]
+    if row["origin"] == Origin.OUTCOME.value:
+        values = json.loads(text)
+        return {name: values[name] for name in spec.fields}, ""
+    if spec.answer_format == "text":
+        return text, ""
+    try:
+        found = json.loads(text, parse_constant=_refuse, object_pairs_hook=_distinct)
+    except (ValueError, RecursionError) as error:
+        return "", f"is no JSON: {error}"
+    if not isinstance(found, dict):
+        return "", f"is a JSON {type(found).__name__}, expected an object with {', '.join(spec.fields)}"
+    return found, ""
+
+
+def _entity(row: Row, declared: str | None) -> str:
+    """What the question was about, in the words of the other examples; the response where it was about nothing."""
+    if row["entity"] is None:
+        return f"response/{row['response_id']}"
+    entity: dict[str, Any] = json.loads(row["entity"])
+    if declared in entity:
+        return spoken(entity[declared])
+    return spoken(next(iter(entity.values()))) if len(entity) == 1 else str(row["entity"])
+
+
+def _newest_first(example: Example) -> tuple[float, str]:
+    return (-example.prediction_time.timestamp() if example.prediction_time else 0.0, example.example_id)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is repeated")
+    return found
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
