@@ -61,7 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 def test_nothing_leaks(made: Prepared) -> None:
     assert leakage_of(made.training_set).problems == ()
-    assert made.training_set.facts["counts"] == {"train": 140, "validation": 20, "test": 40}
+    assert made.training_set.facts["counts"] == {"train": 148, "validation": 12, "test": 40}
 
 
 def test_every_number_of_every_reply_stands_in_the_facts(made: Prepared) -> None:
