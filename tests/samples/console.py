@@ -50,6 +50,10 @@ class RunningConsole:
         headers = {"authorization": f"Bearer {self.token(*scopes, product=product)}"}
         return httpx2.Client(base_url=self.url, headers=headers, timeout=20.0)
 
+    def served(self) -> Deployment:
+        """What a gateway would serve that follows the ledger."""
+        return Deployment(RoutingTable.of(Ledger(self.world.url).state(self.world.product)))
+
     def page(self, path: str = "") -> str:
         """The product's page, or another one, which must be there."""
         with self.client() as client:

@@ -15,6 +15,7 @@ LEFT, RIGHT, TOP, BOTTOM = 58.0, 338.0, 14.0, 114.0
 APART = 12.0
 """How far labels of the left edge must lie apart to be read, in pixels."""
 MOST_POINTS = 120
+FARTHEST = 1e100
 COLOURS = {
     Verdict.FAIL: "#b3261e",
     Verdict.ERROR: "#b3261e",
@@ -39,6 +40,7 @@ class Curve:
     """One metric over a rollout; `steps` are the moments at which the canary got another share of users."""
 
     reading: MetricReading
+    limit: float
     points: tuple[Point, ...]
     steps: tuple[tuple[datetime, float], ...]
 
@@ -61,13 +63,18 @@ def curve_of(reading: MetricReading, looks: Sequence[Look]) -> Curve:
     for look in looks:
         for one in look.decision.readings:
             if one.metric == reading.metric and compares(one) is comparing:
-                points.append(Point(look.decision.at, *shown_numbers(one)))
+                points.append(Point(look.decision.at, *(_drawable(number) for number in shown_numbers(one))))
     steps = [
         (after.decision.at, after.exposure)
         for before, after in pairwise(looks)
         if after.exposure != before.exposure and after.canary is not None
     ]
-    return Curve(reading, _thinned(points), tuple(steps))
+    return Curve(reading, _drawable(reading.limit) or 0.0, _thinned(points), tuple(steps))
+
+
+def _drawable(number: float | None) -> float | None:
+    """What is beyond all measure, within what can be added and divided."""
+    return None if number is None else max(-FARTHEST, min(FARTHEST, number))
 
 
 def draw(curve: Curve) -> Canvas:
@@ -79,7 +86,7 @@ def draw(curve: Curve) -> Canvas:
         canvas.text(WIDTH / 2, HEIGHT / 2, "nothing to draw yet", MUTED, 12, "middle")
         return canvas
     neutral = None if not compares(reading) else 1.0 if reading.kind == "quantile" else 0.0
-    scale = _Scale.over(points, reading.limit, neutral)
+    scale = _Scale.over(points, curve.limit, neutral)
     for at, exposure in curve.steps:
         if points[0].at < at <= points[-1].at:
             canvas.line(scale.x(at), TOP, scale.x(at), BOTTOM, LINE, 1.2)
@@ -88,18 +95,19 @@ def draw(curve: Curve) -> Canvas:
         canvas.line(LEFT, scale.y(neutral), RIGHT, scale.y(neutral), MUTED, 0.8)
     _band(canvas, points, scale, COLOURS[reading.verdict])
     _trace(canvas, points, scale, COLOURS[reading.verdict])
-    canvas.line(LEFT, scale.y(reading.limit), RIGHT, scale.y(reading.limit), WARNING, 1.3, "5 4")
-    _edge(canvas, scale, reading, 0.0 if neutral is None else neutral)
+    canvas.line(LEFT, scale.y(curve.limit), RIGHT, scale.y(curve.limit), WARNING, 1.3, "5 4")
+    _edge(canvas, scale, curve, 0.0 if neutral is None else neutral)
     canvas.line(LEFT, BOTTOM + 4, RIGHT, BOTTOM + 4, LINE)
     for at, place, anchor in ((points[0].at, LEFT, "start"), (points[-1].at, RIGHT, "end")):
         canvas.text(place, HEIGHT - 5, f"{at:%-d %b %H:%M}", MUTED, 10.5, anchor)
     return canvas
 
 
-def _edge(canvas: Canvas, scale: "_Scale", reading: MetricReading, neutral: float) -> None:
+def _edge(canvas: Canvas, scale: "_Scale", curve: Curve, neutral: float) -> None:
     """Names the limit, and what would be no effect, at the left edge."""
-    limit, none = scale.y(reading.limit), scale.y(neutral)
-    canvas.text(LEFT - 6, limit + 4, edge_words(reading.limit, reading), WARNING, 10.5, "end", bold=True)
+    reading = curve.reading
+    limit, none = scale.y(curve.limit), scale.y(neutral)
+    canvas.text(LEFT - 6, limit + 4, edge_words(curve.limit, reading), WARNING, 10.5, "end", bold=True)
     if abs(limit - none) >= APART:
         canvas.text(LEFT - 6, none + 4, edge_words(neutral, reading), MUTED, 10.5, "end")
 

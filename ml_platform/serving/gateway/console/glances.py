@@ -75,7 +75,9 @@ class Glance(Generic[T]):
         except MlPlatformError as error:
             self._problem = f"{self._name} cannot be read: {error}"
         except Exception:
-            logger.exception("the console cannot read %s", self._name)
-            self._problem = f"{self._name} cannot be read; the gateway's log says why."
+            said = f"{self._name} cannot be read; the gateway's log says why."
+            if said != self._problem:
+                logger.exception("the console cannot read %s", self._name)
+            self._problem = said
         finally:
             self._asking = None
