@@ -18,7 +18,10 @@ from assets.chain import Chain
 from assets.continuous_training import continuous_training_job, weekly_schedule
 from assets.drift_report import drift_report_asset
 from assets.eval_report import eval_report_asset, gates_pass_check
+from assets.live_window import live_window_asset
+from assets.monitoring import monitoring_job
 from assets.online_features import online_features_asset
+from assets.quality_report import quality_report_asset
 from assets.release import canary_asset, release_assets
 from assets.snapshot import schema_valid_check, snapshot_asset
 from assets.training_set import no_leakage_check, training_set_asset
@@ -57,9 +60,11 @@ def product_definitions(folder: Path) -> Definitions:
             canary_asset(chain),
             online_features_asset(chain),
             drift_report_asset(chain),
+            live_window_asset(chain),
+            quality_report_asset(chain),
         ],
         asset_checks=checks,
-        jobs=[job],
+        jobs=[job, monitoring_job(chain)],
         schedules=[weekly_schedule(chain, job)],
         sensors=[retrain_sensor(chain.product, job)],
     )

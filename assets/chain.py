@@ -101,12 +101,17 @@ class Chain:
         code: Iterable[str],
         settings: Iterable[Any],
         upstream: Iterable[str] = (),
+        beside: Iterable[str] = (),
         pool: str | None = None,
     ) -> Callable[[Callable[..., Any]], AssetsDefinition]:
-        """The decorator of one asset of the chain; `upstream` names the assets whose values the function takes."""
+        """The decorator of one asset of the chain; `upstream` names the assets whose values the function takes.
+
+        `beside` names those that it is drawn behind, because they look at the same things, and takes nothing from.
+        """
         decorator: Callable[[Callable[..., Any]], AssetsDefinition] = asset(
             **self.described(name, kinds=kinds, code=code, settings=settings),
             ins={one: AssetIn(self.key(one)) for one in upstream},
+            deps=[self.key(one) for one in beside],
             partitions_def=self.partitions,
             pool=pool,
         )

@@ -19,6 +19,7 @@ from ml_platform.contracts.release import Candidate, Release
 from ml_platform.contracts.report import EvaluationReport
 from ml_platform.contracts.serving import ServingContent, ServingSpec
 from ml_platform.contracts.snapshot import SnapshotManifest
+from ml_platform.contracts.windows import QualityReport, WindowReport
 
 FOLDER = Path(__file__).parent / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -48,6 +49,8 @@ EXPORTED: dict[str, type[Contract]] = {
     "decision": Decision,
     "look": Look,
     "drift_report": DriftReport,
+    "window_report": WindowReport,
+    "quality_report": QualityReport,
     "event": Event,
     **{f"event_{kind.value}": payload for kind, payload in PAYLOADS.items()},
 }

@@ -1,6 +1,6 @@
 """What time it is for a product: ours, or that of its data where history is replayed."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 from ml_platform.contracts.provenance import ProvenanceRecord
@@ -17,6 +17,7 @@ class ProductClock:
     def __init__(self, time: ServingTime, *, wall: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.time, self._wall = time, wall
         self._newest: datetime | None = None
+        self._latest: datetime | None = None
         self._earlier: datetime | None = None
 
     @property
@@ -36,17 +37,19 @@ class ProductClock:
 
     def tell(self, records: list[ProvenanceRecord]) -> list[datetime]:
         """When each of these answers was given, in their order; the newest is what time it is from now on."""
+        return self.place([(_read_at(record), record.answered_at) for record in records])
+
+    def place(self, moments: Sequence[tuple[datetime | None, datetime]]) -> list[datetime]:
+        """The same for what is known of answers: what they read was published at, and our time of the answer."""
         if self.time is ServingTime.CLOCK:
-            return [record.answered_at for record in records]
-        read = [_read_at(record) for record in records]
+            return [answered_at for _, answered_at in moments]
         # Before the first that read something, it was as late as for that one.
-        latest = self._newest or next((at for at in read if at is not None), None) or self._earlier
+        self._latest = self._latest or next((at for at, _ in moments if at is not None), None) or self._earlier
         found = []
-        for record, at in zip(records, read, strict=True):
+        for at, answered_at in moments:
             if at is not None:
-                self._newest = max(self._newest or at, at)
-                latest = self._newest
-            found.append(at or latest or record.answered_at)
+                self._newest, self._latest = max(self._newest or at, at), at
+            found.append(self._latest or answered_at)
         return found
 
 

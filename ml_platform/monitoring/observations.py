@@ -4,12 +4,12 @@ import heapq
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from ml_platform.contracts.home import Home
-from ml_platform.contracts.monitor_policy import Signal
 from ml_platform.contracts.monitoring import Seen
+from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.contracts.provenance import Feedback, Outcome
 from ml_platform.lineage.artifacts import ArtifactStore
 from ml_platform.lineage.ledger import Ledger
@@ -17,8 +17,9 @@ from ml_platform.lineage.provenance.store import Answered, ProvenanceStore
 from ml_platform.lineage.provenance.tailing import News, Tail
 from ml_platform.monitoring.assigned import Releases, known_releases
 from ml_platform.monitoring.clock import ProductClock
-from ml_platform.monitoring.labels import SKEW, Label, Told, label_of, told
-from ml_platform.monitoring.signals import is_disliked, judged_signals, said_positive, signals_of
+from ml_platform.monitoring.labels import SKEW, Label, Told
+from ml_platform.monitoring.seeing import dislike, judge, read_by, see, tell
+from ml_platform.monitoring.signals import said_positive
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class _Open:
     seen: Seen
     said: tuple[bool, ...]
     entity: str | None
-    evaluated_by: str | None
+    evaluation: EvaluationSpec | None
     outcomes: dict[str, Told] = field(default_factory=dict)
     closes: datetime | None = None
 
@@ -112,36 +113,20 @@ class Feed:
         return [answered.record.response_id for answered in answers]
 
     def _open_one(self, answered: Answered, at: datetime) -> None:
-        record = answered.record
-        assigned = self._releases.assigned(record)
-        seen = Seen(
-            response_id=record.response_id,
-            release_id=assigned,
-            cohort=record.cohort,
-            epoch=record.epoch,
-            exposure=record.exposure,
-            at=at,
-            answered_at=record.answered_at,
-            user=record.user_sha256 or record.response_id,
-            signals=signals_of(record, assigned, self._releases.evaluation(assigned)),
-            mature=False,
-            labelled=False,
-        )
-        evaluated_by = record.release_id or assigned
-        said = said_positive(record, self._releases.evaluation(evaluated_by))
-        opened = _Open(seen, said, record.entity_key, evaluated_by)
+        record, seen = answered.record, see(answered, at, self._releases)
+        evaluation = read_by(record, seen.release_id, self._releases)
+        opened = _Open(seen, said_positive(record, evaluation), record.entity_key, evaluation)
         self._open[record.response_id] = opened
         if opened.entity is not None:
             self._about[opened.entity].add(record.response_id)
         heapq.heappush(self._due, (at + self._age, record.response_id))
-        self._dislike(opened, answered.feedback)
         self._keep(opened, answered.outcomes)
 
     def _hear(self, feedback: Iterable[Feedback], outcomes: Iterable[Outcome]) -> list[str]:
         """Joins what was said to the answers that it is about; returns those of which more is known now."""
         changed = []
         for thumb in feedback:
-            changed += [one for one in self._meant(thumb) if self._dislike(self._open[one], [thumb])]
+            changed += [one for one in self._meant(thumb) if self._dislike(self._open[one], thumb)]
         for outcome in outcomes:
             for response_id in self._meant(outcome):
                 opened = self._open[response_id]
@@ -156,17 +141,13 @@ class Feed:
             return [said.response_id] if said.response_id in self._open else []
         return sorted(self._about.get(said.entity_key or "", ()))
 
-    def _dislike(self, opened: _Open, feedback: Iterable[Feedback]) -> bool:
+    def _dislike(self, opened: _Open, feedback: Feedback) -> bool:
         """Whether that is news."""
-        if opened.seen.signals.get(Signal.DISLIKED) == 1.0 or not is_disliked(feedback):
-            return False
-        opened.seen = replace(opened.seen, signals=opened.seen.signals | {Signal.DISLIKED: 1.0})
-        return True
+        before, opened.seen = opened.seen, dislike(opened.seen, [feedback])
+        return opened.seen is not before
 
     def _keep(self, opened: _Open, outcomes: Iterable[Outcome]) -> None:
-        evaluation = self._releases.evaluation(opened.evaluated_by)
-        for outcome in outcomes:
-            opened.outcomes.setdefault(outcome.idempotency_key, told(outcome, evaluation, self._releases.time))
+        opened.outcomes = tell(outcomes, opened.evaluation, self._releases.time) | opened.outcomes
 
     def _mature(self) -> list[str]:
         """The answers whose label age is over by now."""
@@ -182,12 +163,8 @@ class Feed:
 
     def _judge(self, opened: _Open) -> Label:
         """Gives a mature answer its label, if there is one."""
-        evaluation = self._releases.evaluation(opened.evaluated_by)
-        asked = evaluation is not None and bool(evaluation.recall)
-        label = label_of(opened.seen.at, self._age, opened.outcomes.values(), self._releases.time, asked=asked)
-        judged = judged_signals(opened.said, label.happened or ())
-        opened.seen = replace(
-            opened.seen, signals=opened.seen.signals | judged, mature=True, labelled=label.happened is not None
+        opened.seen, label = judge(
+            opened.seen, opened.said, opened.outcomes.values(), opened.evaluation, self._age, self._releases.time
         )
         return label
 

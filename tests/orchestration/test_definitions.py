@@ -74,6 +74,8 @@ def test_the_chain_is_the_one_that_the_design_draws(flights: Definitions) -> Non
         "canary_alias": ["registered_release"],
         "online_features": ["registered_release"],
         "drift_report": ["snapshot"],
+        "live_window": [],
+        "quality_report": ["live_window"],
     }
 
 
