@@ -43,7 +43,8 @@ class Fault(Contract):
 class Form(Contract):
     """One form of the demonstration, the short or the full one.
 
-    `changes` are merged into the product's files: mappings key by key, lists of gates or metrics by their names.
+    `changes` are merged into the product's files: mappings key by key, lists of gates or metrics by their names;
+    `edits` replace text in its other files.
     Features are published at each of `hours` (UTC) of a day that is played. `months` are days with a few questions
     each, `looks` days whose drift is reported, in the order of time; the run that drift starts may take
     `patience_minutes`.
@@ -51,6 +52,7 @@ class Form(Contract):
 
     product: Name
     changes: dict[str, dict[str, Any]] = {}
+    edits: dict[str, dict[str, str]] = {}
     as_of: date
     before: Stretch
     planted: Annotated[tuple[Stretch, ...], Field(min_length=1)]

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ml_platform.cli.demonstration.plan import Fault
+from ml_platform.cli.demonstration.variant import edited
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.product import GuardrailSpec, PromptSpec
 from ml_platform.contracts.release import Release, VersionedPart
@@ -88,10 +89,7 @@ def spoilt(store: ArtifactStore, good: Release, fault: Fault) -> tuple[Release, 
 def _spoilt_sources(content: ServingContent, fault: Fault) -> ServingContent:
     sources = dict(content.sources)
     for name, edits in fault.sources.items():
-        for old, new in edits.items():
-            if old not in sources.get(name, ""):
-                raise InvalidInputError(f"demo.yaml: the release keeps no {name} with the text {old!r}. Correct it.")
-            sources[name] = sources[name].replace(old, new)
+        sources[name] = edited(sources.get(name, ""), edits, name)
     spec = content.spec.model_copy(update={"version": _next(content.spec.version)})
     return content.model_copy(update={"sources": sources, "spec": spec})
 

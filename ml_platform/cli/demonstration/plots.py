@@ -98,7 +98,8 @@ def slots_plot(board: Board) -> Canvas:
 
 def metrics_of(looks: Sequence["Look"], release_id: str) -> list[str]:
     """The metrics that were read of a canary, in the order of its policy."""
-    names = (one.metric for look in looks if look.canary == release_id for one in look.decision.readings)
+    about = (look.decision for look in looks if look.decision.release_id == release_id)
+    names = (one.metric for decision in about for one in decision.readings if one.canary is not None)
     return list(dict.fromkeys(names))
 
 
@@ -108,9 +109,9 @@ def points_of(board: Board, release_id: str, metric: str) -> "list[Point]":
     return [
         ((look.looked_at - first).total_seconds(), one)
         for look in board.looks
-        if look.canary == release_id and first is not None
+        if look.decision.release_id == release_id and first is not None
         for one in look.decision.readings
-        if one.metric == metric and one.effect is not None
+        if one.metric == metric and one.effect is not None and one.canary is not None
     ]
 
 

@@ -24,13 +24,26 @@ def write_variant(source: Path, form: Form, below: Path) -> Path:
         shutil.rmtree(folder)
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns("__pycache__", PLAN))
     changes = {"product.yaml": {"name": form.product}}
+    for name in (*form.changes, *form.edits):
+        if not (folder / name).is_file():
+            raise InvalidInputError(f"{source / PLAN}: changes name {name}, which is no file of {source.name}.")
     for name in dict.fromkeys((*changes, *form.changes)):
         path = folder / name
-        if not path.is_file():
-            raise InvalidInputError(f"{source / PLAN}: changes name {name}, which is no file of {source.name}.")
         merged = merge(read_mapping(path), {**form.changes.get(name, {}), **changes.get(name, {})})
         path.write_text(WRITTEN.format(source=source.name, plan=PLAN) + _yaml(merged), encoding="utf-8")
+    for name, edits in form.edits.items():
+        path = folder / name
+        path.write_text(edited(path.read_text(encoding="utf-8"), edits, name), encoding="utf-8")
     return folder
+
+
+def edited(text: str, edits: Mapping[str, str], name: str) -> str:
+    """A file's text with each of the edits in it. Raises InvalidInputError for one that finds nothing."""
+    for old, new in edits.items():
+        if old not in text:
+            raise InvalidInputError(f"{PLAN}: {name} has no text {old!r}. Correct it.")
+        text = text.replace(old, new)
+    return text
 
 
 def merge(old: Any, new: Any) -> Any:
