@@ -12,14 +12,19 @@ from ml_platform.contracts.home import Home
 from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.triggers import TriggerKind
+from ml_platform.contracts.windows import QualityReport
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.replay import Replay
 from ml_platform.monitoring.causes import Causes, Finding, Known, causes_of
 from ml_platform.monitoring.drift_reports import latest_drift_report
 from ml_platform.monitoring.product_day import last_complete_day, product_time
+from ml_platform.monitoring.quality_reports import labels_since, latest_quality_report
 from ml_platform.monitoring.standing import newest_release, standing_of
-from ml_platform.monitoring.triggers import Standing, Start, Wait, should_retrain
+from ml_platform.monitoring.triggers import Start, Wait, should_retrain
 from resources.automatic_runs import ended_runs, run_in_flight
+
+FIRST_BY_HAND = "There is no candidate yet that another could follow. Train the first with `mlp run`."
+Clock = Callable[[], datetime]
 
 
 @dataclass(frozen=True)
@@ -30,61 +35,71 @@ class Answer:
     day: date
 
 
+def wall() -> datetime:
+    """Our own time."""
+    return datetime.now(UTC)
+
+
 def ask_whether_to_retrain(
-    instance: DagsterInstance,
-    home: Home,
-    product: Product,
-    job: str,
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    instance: DagsterInstance, home: Home, product: Product, job: str, clock: Clock = wall
 ) -> Answer:
-    """Reads what stands for and against an automatic run of the product, and lets the policy decide."""
+    """Reads what stands for and against an automatic run of the product, and lets its policy decide.
+
+    Raises ArtifactCorruptError for a damaged report, and what the ledger raises: a tick that fails starts nothing.
+    """
+    reports = _reports(home, product)
     in_flight, ended = run_in_flight(instance, product.name, job), ended_runs(instance, product.name)
-    drift = latest_drift_report(home, product.name) if product.monitor_policy.retrain.on_drift else None
-    with _ledger(home.ledger_url).read(product.name) as view:
-        now, day = _today(home, product, view.replay, drift, clock())
-        causes = _causes(product, view.replay, drift, day, now)
+    with kept_ledger(home.ledger_url).read(product.name) as view:
+        now = time_of(home, product, view.replay, clock, *(report.as_of for report in reports))
+        day = last_complete_day(now)
+        causes = _causes(home, product, view.replay, reports, now)
         standing = standing_of(view.replay, view.state.frozen, ended, in_flight, day)
     decided = should_retrain(causes.found, standing, product.monitor_policy.retrain, now)
-    return Answer(_explained(decided, causes, standing), day)
+    if isinstance(decided, Wait) and not causes.found and standing.frozen is None:
+        decided = Wait(" ".join([decided.reason, *causes.notes]))
+    return Answer(decided, day)
 
 
-def _today(
-    home: Home, product: Product, replay: Replay, drift: DriftReport | None, wall: datetime
-) -> tuple[datetime, date]:
+def time_of(home: Home, product: Product, replay: Replay, clock: Clock, *days: date) -> datetime:
+    """The product's time; `days` are those of reports, which it cannot be before the end of."""
     newest = newest_release(replay)
-    days = (*([newest.data.as_of] if newest else []), *([drift.as_of] if drift else []))
-    now = product_time(home, product.name, product.serving.time, days=days, wall=wall)
-    return now, last_complete_day(now)
+    known = (*([newest.data.as_of] if newest else []), *days)
+    return product_time(home, product.name, product.serving.time, days=known, wall=clock())
 
 
-def _causes(product: Product, replay: Replay, drift: DriftReport | None, day: date, now: datetime) -> Causes:
+def _reports(home: Home, product: Product) -> list[DriftReport | QualityReport]:
+    policy = product.monitor_policy.retrain
+    found = [
+        latest_drift_report(home, product.name) if policy.on_drift else None,
+        latest_quality_report(home, product.name) if policy.on_quality or policy.new_labels else None,
+    ]
+    return [report for report in found if report is not None]
+
+
+def _causes(
+    home: Home, product: Product, replay: Replay, reports: list[DriftReport | QualityReport], now: datetime
+) -> Causes:
     newest, production = newest_release(replay), replay.slots.get(SlotName.PRODUCTION)
     if newest is None:
-        return Causes(notes=["There is no candidate yet that another could follow. Train the first with `mlp run`."])
-    in_use = [newest.model.base_model]
-    if production:
-        in_use.append(replay.releases[production].model.base_model)
-    configured = _configured(product)
+        return Causes(notes=[FIRST_BY_HAND])
+    policy, configured = product.monitor_policy.retrain, _configured(product)
+    in_use = [newest, *([replay.releases[production]] if production else [])]
     known = Known(
-        day=day,
+        day=last_complete_day(now),
         newest=newest.data.as_of,
         newest_id=newest.release_id,
         production=production,
-        findings=tuple([_drift_finding(drift)] if drift else []),
-        models=frozenset([*in_use, *configured]),
+        findings=tuple(_finding(report) for report in reports),
+        labels=labels_since(home, product.name, newest.data.as_of) if policy.new_labels else None,
+        models=frozenset([*(release.model.base_model for release in in_use), *configured]),
         configured=configured,
     )
-    return causes_of(known, product.monitor_policy.retrain, now)
+    return causes_of(known, policy, now)
 
 
-def _configured(product: Product) -> tuple[str, ...]:
-    judge = product.guardrails.judge
-    return (product.spec.training.base_model, *([judge.model] if judge else []))
-
-
-def _drift_finding(report: DriftReport) -> Finding:
+def _finding(report: DriftReport | QualityReport) -> Finding:
     return Finding(
-        kind=TriggerKind.DRIFT,
+        kind=TriggerKind.DRIFT if isinstance(report, DriftReport) else TriggerKind.QUALITY,
         day=report.as_of,
         verdict=report.verdict,
         reason=report.reason,
@@ -94,14 +109,13 @@ def _drift_finding(report: DriftReport) -> Finding:
     )
 
 
-def _explained(decided: Start | Wait, causes: Causes, standing: Standing) -> Start | Wait:
-    """Where nothing speaks for a run, what was looked at and why it is not enough."""
-    if isinstance(decided, Wait) and not causes.found and standing.frozen is None:
-        return Wait(" ".join([decided.reason, *causes.notes]))
-    return decided
+def _configured(product: Product) -> tuple[str, ...]:
+    """The base model and the judge that the product's folder names."""
+    judge = product.guardrails.judge
+    return (product.spec.training.base_model, *([judge.model] if judge else []))
 
 
 @cache
-def _ledger(url: str) -> Ledger:
-    """Kept for as long as the code location lives, so that a tick reads only what was recorded since the last."""
+def kept_ledger(url: str) -> Ledger:
+    """One for as long as the code location lives, so that a tick reads only what was recorded since the last."""
     return Ledger(url)

@@ -10,6 +10,8 @@ from ml_platform.contracts.monitor_policy import Deprecation, RetrainPolicy
 from ml_platform.contracts.triggers import TriggerKind
 from ml_platform.monitoring.triggers import Cause
 
+LONGEST_REASON = 1000
+"""Characters of a trigger's reason; the report has all of them."""
 SHORTEST_LEFT = timedelta(hours=1)
 """What is left, at least, until something ends: a date that has passed is no stronger than this."""
 
@@ -81,8 +83,12 @@ def _report_cause(kind: TriggerKind, known: Known, causes: Causes) -> None:
     elif finding.release_id != known.production:
         causes.notes.append(f"{kind}: the report of {finding.day} is about a release that serves no longer.")
     else:
-        reason = f"on {finding.day}: {finding.reason}"
+        reason = _shortened(f"on {finding.day}: {finding.reason}")
         causes.found.append(Cause(kind, max(finding.effect, 1.0), finding.evidence_sha256, reason))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 1]}…"
 
 
 def _labels_cause(known: Known, policy: RetrainPolicy, causes: Causes) -> None:

@@ -28,13 +28,13 @@ from definitions import platform_definitions
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.triggers import Trigger, TriggerKind
-from ml_platform.errors import InvalidInputError
+from ml_platform.errors import ArtifactCorruptError, InvalidInputError
 from ml_platform.features.publication import Publication
 from ml_platform.lineage.artifacts import write_atomically
 from resources.automatic_runs import TRIGGER, trigger_of, trigger_tags
 from resources.state import PROJECT
 from sensors.continuous_training import sensor_name
-from tests.samples.retraining import Watched, day, midnight, write_watched_product
+from tests.samples.retraining import Watched, day, midnight, put_report, write_watched_product
 
 OTHER = "other_desk"
 UNFINISHED = [status for status in DagsterRunStatus if status not in FINISHED_STATUSES and status.value != "MANAGED"]
@@ -42,7 +42,7 @@ UNFINISHED = [status for status in DagsterRunStatus if status not in FINISHED_ST
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_watched_product(tmp_path_factory.mktemp("watched"), back_off_hours=24, every_days=20)
+    return write_watched_product(tmp_path_factory.mktemp("watched"), back_off_hours=24, every_days=20, new_labels=100)
 
 
 @pytest.fixture(scope="session")
@@ -273,6 +273,36 @@ def test_an_aborted_canary_is_a_failed_candidate(tick: Tick, watched: Watched) -
     assert "more than 1.50 times" in skipped(tick())
 
 
+def test_a_fall_of_quality_starts_a_run(tick: Tick, watched: Watched) -> None:
+    report = watched.quality(3, watched.serve(watched.candidate(0)), Verdict.FAIL, effect=2.5)
+    said = trigger_of(asked(tick()).tags)
+    assert said is not None
+    assert (said.kind, said.strength, said.evidence_sha256) == (TriggerKind.QUALITY, 2.5, report.evidence_sha256)
+    assert said.reason == f"on {day(3)}: missed_rate fell by 0.2"
+
+
+def test_labels_of_the_days_since_the_newest_candidate_start_a_run_once_there_are_enough(
+    tick: Tick, watched: Watched
+) -> None:
+    served = watched.serve(watched.candidate(2))
+    for number, labelled in ((1, 1000), (2, 1000), (3, 60), (4, 39)):
+        watched.quality(number, served, labelled=labelled)
+    assert f"new_labels: 99 new mature labels since the newest candidate's day, {day(2)}" in skipped(tick())
+    watched.quality(4, served, labelled=40)
+    request = asked(tick())
+    assert request.partition_key == day(4).isoformat()
+    assert (request.run_key or "").startswith(f"{watched.product}:new_labels:")
+
+
+def test_a_reason_as_long_as_a_table_is_cut(tick: Tick, watched: Watched) -> None:
+    served = watched.serve(watched.candidate(0))
+    report = watched.drift(3, served).model_copy(update={"reason": "a column " * 500})
+    put_report(watched.home, watched.product, "drift_report", day(3), report.model_dump(mode="json"), report.sha256)
+    said = trigger_of(asked(tick()).tags)
+    assert said is not None
+    assert len(said.reason) == 1000
+
+
 def test_the_calendar_starts_a_run_once_so_many_days_are_over(tick: Tick, watched: Watched) -> None:
     served = watched.serve(watched.candidate(0))
     watched.drift(19, served, Verdict.PASS)
@@ -286,7 +316,12 @@ def test_the_calendar_starts_a_run_once_so_many_days_are_over(tick: Tick, watche
 def test_a_damaged_report_fails_the_tick_and_starts_nothing(tick: Tick, watched: Watched) -> None:
     watched.drift(3, watched.serve(watched.candidate(0)))
     (watched.home.manifests / watched.product / "drift_report" / f"{day(3)}.json").write_text("{}")
-    with pytest.raises(Exception, match="is no manifest of a drift report"):
+    with pytest.raises(ArtifactCorruptError, match="is no manifest of a drift report"):
+        tick()
+    watched.drift(3, None, Verdict.PASS)
+    watched.quality(3, None)
+    (watched.home.manifests / watched.product / "quality_report" / f"{day(3)}.json").write_text("{}")
+    with pytest.raises(ArtifactCorruptError, match="is no manifest of a quality report"):
         tick()
 
 

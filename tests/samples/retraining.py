@@ -15,6 +15,7 @@ from ml_platform.contracts.home import Home
 from ml_platform.contracts.policy import PromotionPolicy, SlotName
 from ml_platform.contracts.release import Release
 from ml_platform.contracts.triggers import Trigger
+from ml_platform.contracts.windows import QualityReport
 from ml_platform.lineage.artifacts import write_atomically
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.ledger import Ledger
@@ -96,6 +97,33 @@ class Watched:
         """Leaves the drift report of a day where the asset leaves it."""
         report = drift_report(self.product, number, against, verdict, effect)
         put_report(self.home, self.product, "drift_report", day(number), report.model_dump(mode="json"), report.sha256)
+        return report
+
+    def quality(
+        self,
+        number: int,
+        against: Release | None,
+        verdict: Verdict = Verdict.PASS,
+        *,
+        effect: float = 1.5,
+        labelled: int = 0,
+    ) -> QualityReport:
+        """Leaves the quality report of a day where the asset leaves it."""
+        report = QualityReport(
+            product=self.product,
+            as_of=day(number),
+            verdict=verdict,
+            reason="missed_rate fell by 0.2",
+            effect=effect,
+            release_id=against.release_id if against else None,
+            window_from=midnight(number - 7),
+            window_until=midnight(number - 1),
+            labelled=labelled,
+            monitor_policy_sha256="8" * 64,
+        )
+        put_report(
+            self.home, self.product, "quality_report", day(number), report.model_dump(mode="json"), report.sha256
+        )
         return report
 
     def _later(self) -> datetime:
