@@ -61,6 +61,9 @@ class Recent:
         """Takes answers in; the same one again replaces what was known of it."""
         self._seen.update((one.response_id, one) for one in seen if one.cohort in ARMS)
 
+    def __len__(self) -> int:
+        return len(self._seen)
+
     def breaches(self, release_id: str, now: datetime) -> tuple[Breach, ...]:
         """The hard limits that a release broke by `now`."""
         self._forget(now)

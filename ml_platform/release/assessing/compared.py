@@ -46,11 +46,14 @@ class FirstAnswers:
         elif tie == self._tie[user]:
             self._x[user] = max(x, self._x[user])
 
-    def strata(self, strata: list[Stratum], draws: NDArray[np.float64]) -> Strata:
-        """The users who have such an answer, as they are now."""
+    def strata(self, strata: dict[Stratum, int], draws: NDArray[np.float64]) -> Strata:
+        """The users who have such an answer, as they are now; strata in an order that does not depend on arrival."""
         numbers = np.array(self._stratum, dtype=np.int64)
         there = np.flatnonzero(numbers != _NOBODY)
-        return Strata(tuple(strata), numbers[there], np.array(self._x, dtype=np.float64)[there], draws[there])
+        ordered = sorted(strata)
+        places = np.zeros(len(ordered), dtype=np.int64)
+        places[[strata[one] for one in ordered]] = np.arange(len(ordered))
+        return Strata(tuple(ordered), places[numbers[there]], np.array(self._x, dtype=np.float64)[there], draws[there])
 
 
 class SignalTally:
@@ -155,7 +158,7 @@ class Comparison:
         return self._signals.get(signal) or SignalTally(signal)
 
     def _now(self, answers: FirstAnswers) -> Strata:
-        return answers.strata(list(self._strata), np.array(self._draws, dtype=np.float64))
+        return answers.strata(self._strata, np.array(self._draws, dtype=np.float64))
 
     def _user(self, name: str) -> int:
         number = self._users.setdefault(name, len(self._users))

@@ -19,7 +19,7 @@ def mean_against(metric: MeanMetric, compared: Comparison, levels: Levels) -> Me
 
     A rise within it is a price that the policy allows to be paid, so it is no harm.
     """
-    first = compared.first(metric.signal)
+    first = compared.first(metric.signal).ascending
     scaled = np.minimum(first.x / metric.ceiling, 1.0)
     arms = {canary: _arm(metric, compared, first, canary, levels.alpha) for canary in (False, True)}
     canary, margin = arms[True], metric.margin / metric.ceiling
@@ -46,7 +46,7 @@ def mean_against(metric: MeanMetric, compared: Comparison, levels: Levels) -> Me
 
 def mean_alone(metric: MeanMetric, production: Comparison, levels: Levels) -> MetricReading:
     """Production by itself."""
-    arm = _arm(metric, production, production.first(metric.signal), False, levels.alpha)
+    arm = _arm(metric, production, production.first(metric.signal).ascending, False, levels.alpha)
     above = arm.lower is not None and arm.lower > metric.at_most
     below = arm.upper is not None and arm.upper <= metric.at_most
     return judge_alone(metric, production, levels, arm, (above, below), lambda value: f"{value:.4g}")

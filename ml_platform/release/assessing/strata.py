@@ -10,7 +10,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Stratum:
     """Users that were assigned alike: the arm, and the canary's share of users at that moment."""
 
@@ -44,6 +44,12 @@ class Strata:
     def exposures(self) -> Floats:
         """All exposures, ascending."""
         return np.unique(self.exposure)
+
+    @property
+    def ascending(self) -> "Strata":
+        """The same users by their values, so that sums come out the same to the last bit, whoever arrived first."""
+        order = np.argsort(self.x, kind="stable")
+        return Strata(self.strata, self.number[order], self.x[order], self.draw[order])
 
     @property
     def in_canary(self) -> NDArray[np.bool_]:

@@ -102,7 +102,7 @@ def _verdict(metric: Metric, compared: Comparison, levels: Levels, found: Found)
         proof = f"the evidence of harm reached {evidence:.3g}, and {levels.threshold:.3g} prove it"
         return Verdict.FAIL, f"{what}: {proof}.", None
     if unreadable := compared.unreadable(metric.signal):
-        words = f"{unreadable:,} answers have a value of '{metric.signal}' that is none, so nothing passes"
+        words = f"{unreadable:,} answer(s) have a value of '{metric.signal}' that is none, so nothing passes"
         return (
             Verdict.ERROR,
             f"{metric.metric}: {words}.",
@@ -110,13 +110,13 @@ def _verdict(metric: Metric, compared: Comparison, levels: Levels, found: Found)
         )
     lacking = _lacking(metric, found) or uncovered or found.high
     if lacking:
-        return Verdict.INCONCLUSIVE, f"{what}: {lacking}.", f"{metric.metric}: {lacking}"
+        return Verdict.INCONCLUSIVE, f"{what}: {lacking}.", lacking
     if found.upper is not None and found.upper < found.limit:
         inside = f"at most {found.show_effect(found.upper)} worse, inside the margin {found.show_effect(found.limit)}"
         return Verdict.PASS, f"{what}: {inside}.", None
     at_most = "any effect is" if found.upper is None else f"up to {found.show_effect(found.upper)} worse is"
     words = f"{at_most} possible, the margin is {found.show_effect(found.limit)}"
-    return Verdict.INCONCLUSIVE, f"{what}: {words}.", f"{metric.metric}: {_more_users(found)}"
+    return Verdict.INCONCLUSIVE, f"{what}: {words}.", _more_users(found)
 
 
 def _what_is_seen(metric: Metric, found: Found) -> str:
@@ -183,15 +183,15 @@ def judge_alone(
     if above and not uncovered:
         verdict, words = Verdict.FAIL, f"{most}, and it is proven to be above"
     elif unreadable := production.unreadable(metric.signal):
-        verdict, words = Verdict.ERROR, f"{unreadable:,} answers have a value that is none"
+        verdict, words = Verdict.ERROR, f"{unreadable:,} answer(s) have a value that is none"
     elif not arm.users or uncovered:
         verdict, words = Verdict.INCONCLUSIVE, uncovered or "nobody was seen yet"
-        waits_for = f"{metric.metric}: {uncovered or 'users of production'}"
+        waits_for = uncovered or "users of production"
     elif below:
         verdict, words = Verdict.PASS, f"{most}, and it is proven to be below"
     else:
         verdict, words = Verdict.INCONCLUSIVE, f"{most}, and neither is proven"
-        waits_for = f"{metric.metric}: more users of production"
+        waits_for = "more users of production"
     return MetricReading(
         metric=metric.metric,
         kind=metric.kind,
