@@ -43,9 +43,12 @@ class Board:
         return self.latest.value
 
     @property
-    def history(self) -> tuple[Look, ...]:
-        """Earlier looks, oldest first."""
-        return self.past.value or ()
+    def looks(self) -> tuple[Look, ...]:
+        """Every look that is known, oldest first; the newest is read more often than the others."""
+        past = self.past.value or ()
+        if self.look is None or (past and past[-1].looked_at >= self.look.looked_at):
+            return past
+        return (*past, self.look)
 
     @property
     def no_look(self) -> str:

@@ -1,9 +1,9 @@
 """Confidence sequences over time, drawn on the server: the effect, its bounds at every look, and the limit."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise, takewhile
+from itertools import groupby, pairwise
 
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.monitoring import Look, MetricReading
@@ -45,31 +45,61 @@ class Curve:
     steps: tuple[tuple[datetime, float], ...]
 
 
-def rollout_looks(looks: Sequence[Look]) -> tuple[Look, ...]:
-    """The looks at the rollout that runs, or at what was watched last: the newest that measured the same release."""
+@dataclass(frozen=True)
+class Watch:
+    """Looks at one release, oldest first: a canary beside production, or production alone."""
+
+    looks: tuple[Look, ...]
+
+    @property
+    def canary(self) -> str | None:
+        """The canary that was measured, None for production alone."""
+        return self.looks[-1].canary
+
+    @property
+    def production(self) -> str | None:
+        """What was in production then."""
+        return self.looks[-1].production
+
+    def curves(self) -> list[Curve]:
+        """How each reading of the last look came about."""
+        points: dict[tuple[str, bool], list[Point]] = {}
+        for look in _thinned(self.looks):
+            for one in look.decision.readings:
+                numbers = (_drawable(number) for number in shown_numbers(one))
+                points.setdefault((one.metric, compares(one)), []).append(Point(look.decision.at, *numbers))
+        steps = tuple(
+            (after.decision.at, after.exposure)
+            for before, after in pairwise(self.looks)
+            if after.exposure != before.exposure and after.canary is not None
+        )
+        return [
+            Curve(one, _drawable(one.limit) or 0.0, tuple(points[one.metric, compares(one)]), steps)
+            for one in self.looks[-1].decision.readings
+        ]
+
+
+def watches(looks: Iterable[Look]) -> list[Watch]:
+    """What is watched now; and, where that is production alone, the last rollout before, which is why it is.
+
+    `looks` are a product's, oldest first; those that measured nothing count for nothing.
+    """
     measured = [look for look in looks if look.decision.readings]
-    newest = measured[-1:]
-    return tuple(reversed(list(takewhile(lambda look: _subject(look) == _subject(newest[0]), reversed(measured)))))
+    found: list[Watch] = []
+    while measured and len(found) < 2:
+        _, run = next(groupby(reversed(measured), key=_subject))
+        same = Watch(tuple(run)[::-1])
+        measured = measured[: -len(same.looks)]
+        if not found or same.canary is not None:
+            found.append(same)
+        if found[0].canary is not None:
+            break
+    return found
 
 
 def _subject(look: Look) -> tuple[str | None, str | None]:
     """Whom it measured: a canary, or production alone."""
     return look.canary, None if look.canary else look.production
-
-
-def curve_of(reading: MetricReading, looks: Sequence[Look]) -> Curve:
-    """How a reading came about; `looks` are those of its rollout, oldest first."""
-    comparing, points = compares(reading), list[Point]()
-    for look in looks:
-        for one in look.decision.readings:
-            if one.metric == reading.metric and compares(one) is comparing:
-                points.append(Point(look.decision.at, *(_drawable(number) for number in shown_numbers(one))))
-    steps = [
-        (after.decision.at, after.exposure)
-        for before, after in pairwise(looks)
-        if after.exposure != before.exposure and after.canary is not None
-    ]
-    return Curve(reading, _drawable(reading.limit) or 0.0, _thinned(points), tuple(steps))
 
 
 def _drawable(number: float | None) -> float | None:
@@ -138,10 +168,10 @@ def _trace(canvas: Canvas, points: Sequence[Point], scale: "_Scale", colour: str
     canvas.dot(x, scale.y(now.value or 0.0), 3.6, colour)
 
 
-def _thinned(points: Sequence[Point]) -> tuple[Point, ...]:
+def _thinned(looks: tuple[Look, ...]) -> tuple[Look, ...]:
     """At most MOST_POINTS of them, evenly, the last one always."""
-    every = -(-len(points) // MOST_POINTS) or 1
-    return tuple(reversed(points[::-1][::every]))
+    every = -(-len(looks) // MOST_POINTS) or 1
+    return looks[::-1][::every][::-1]
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,6 @@ class Pages:
 
     def product(self, board: Board, now: datetime) -> Markup:
         """One product: slots, decision, curves and events."""
-        looks = curves.rollout_looks((*board.history, *([board.look] if board.look else ())))
-        measured = looks[-1] if looks else None
-        drawn = [curves.curve_of(one, looks) for one in measured.decision.readings] if measured else []
         return self._render(
             "product",
             product=board.product,
@@ -98,11 +95,7 @@ class Pages:
             no_look=board.no_look,
             problems=board.problems(now),
             slots=slot_rows(board, _steps),
-            curves=[
-                {"reading": one.reading, "value": words.shown_numbers(one.reading)[0], "svg": _svg(curves.draw(one))}
-                for one in drawn
-            ],
-            **_curves_words(measured, board.look),
+            watches=[_watch(one, board.look) for one in curves.watches(board.looks)],
             **_telling(now),
         )
 
@@ -149,20 +142,20 @@ def _telling(now: datetime) -> dict[str, Any]:
     }
 
 
-def _curves_words(measured: Look | None, look: Look | None) -> dict[str, str]:
-    if measured is None:
-        return {"curves_title": "", "curves_note": ""}
-    if measured.canary is None:
-        title, whom = (
-            "Production, watched",
-            f"Release {(measured.production or '')[:12]} alone, against what no release may exceed.",
-        )
+def _watch(watch: curves.Watch, look: Look | None) -> dict[str, Any]:
+    """What was measured of one release, with its drawings."""
+    if watch.canary is None:
+        title = "Production, watched"
+        whom = f"Release {(watch.production or '')[:12]} alone, against what no release may exceed."
     else:
-        over = look is None or look.canary != measured.canary
-        title = "The last rollout, as it was measured" if over else "Canary against production"
-        whom = f"Release {measured.canary[:12]} against production."
-    bounds = "Shaded is what the value lies in, at every look at once; the dashed line is what it must stay below."
-    return {"curves_title": title, "curves_note": f"{whom} {bounds} Times are the product's own."}
+        runs = look is not None and look.canary == watch.canary
+        title = "Canary against production" if runs else "The last rollout, as it was measured"
+        whom = f"Release {watch.canary[:12]} against production {(watch.production or 'nothing')[:12]}."
+    drawn = [
+        {"reading": one.reading, "value": words.shown_numbers(one.reading)[0], "svg": _svg(curves.draw(one))}
+        for one in watch.curves()
+    ]
+    return {"title": title, "whom": whom, "curves": drawn}
 
 
 def _steps(steps: Sequence[float], step: int) -> Markup:
