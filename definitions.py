@@ -1,4 +1,4 @@
-"""The composition root: every product folder becomes a chain of assets, a job, a schedule and a sensor.
+"""The composition root: every product folder becomes a chain of assets, two jobs, a schedule and two sensors.
 
 Products are the folders below `products/` beside this file and those that ML_PLATFORM_PRODUCTS names. A folder
 that cannot be read becomes one asset that shows its error, so that one team's typing error does
@@ -31,6 +31,7 @@ from resources.launcher import launcher_from_environment
 from resources.manifests import ManifestIOManager
 from resources.state import PROJECT, StoreResource
 from sensors.continuous_training import retrain_sensor
+from sensors.reports import reports_sensor
 
 
 def product_definitions(folder: Path) -> Definitions:
@@ -40,7 +41,7 @@ def product_definitions(folder: Path) -> Definitions:
     except ContractError as error:
         logging.getLogger(__name__).warning("Product %s has no chain. %s", folder.name, error)
         return Definitions(assets=[broken_product_asset(folder, error)])
-    job = continuous_training_job(chain)
+    job, watching = continuous_training_job(chain), monitoring_job(chain)
     with warnings.catch_warnings():
         # Partitioned checks are a preview in Dagster 1.13; without them no check could say which day it judged.
         warnings.simplefilter("ignore", PreviewWarning)
@@ -64,9 +65,9 @@ def product_definitions(folder: Path) -> Definitions:
             quality_report_asset(chain),
         ],
         asset_checks=checks,
-        jobs=[job, monitoring_job(chain)],
+        jobs=[job, watching],
         schedules=[weekly_schedule(chain, job)],
-        sensors=[retrain_sensor(chain.product, job)],
+        sensors=[retrain_sensor(chain.product, job), reports_sensor(chain.product, watching)],
     )
 
 

@@ -29,12 +29,10 @@ from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.triggers import Trigger, TriggerKind
 from ml_platform.errors import ArtifactCorruptError, InvalidInputError
-from ml_platform.features.publication import Publication
-from ml_platform.lineage.artifacts import write_atomically
 from resources.automatic_runs import TRIGGER, trigger_of, trigger_tags
 from resources.state import PROJECT
 from sensors.continuous_training import sensor_name
-from tests.samples.retraining import Watched, day, midnight, put_report, write_watched_product
+from tests.samples.retraining import Watched, day, midnight, publish_as_of, put_report, write_watched_product
 
 OTHER = "other_desk"
 UNFINISHED = [status for status in DagsterRunStatus if status not in FINISHED_STATUSES and status.value != "MANAGED"]
@@ -131,26 +129,6 @@ def test_the_sensor_is_on_and_targets_the_whole_chain(defs: Definitions, folder:
     assert [target.job_name for target in retrain.targets] == [job_name(folder.name)]
 
 
-def put_publication(watched: Watched, at: datetime) -> None:
-    """Features of a later moment go online: time goes by for the product."""
-    publication = Publication(
-        product=watched.product,
-        definitions_sha256=None,
-        features_sha256=None,
-        snapshot_sha256=None,
-        lookups={},
-        at=at,
-        entities={},
-        rows={},
-        lookup_rows={},
-        files={},
-        folder="f",
-    )
-    write_atomically(
-        watched.home.features / watched.product / "nothing" / "current.json", publication.canonical_bytes()
-    )
-
-
 def test_without_any_candidate_it_says_how_to_train_the_first(tick: Tick) -> None:
     assert "Train the first with `mlp run`" in skipped(tick())
 
@@ -230,7 +208,7 @@ def test_a_run_that_failed_is_tried_again_after_the_back_off_under_another_key(
     assert said is not None
     runs.automatic(DagsterRunStatus.FAILURE, said)
     assert f"the next is at {midnight(4):%Y-%m-%d %H:%M}" in skipped(tick())
-    put_publication(watched, midnight(4))
+    publish_as_of(watched.home, watched.product, midnight(4))
     second = asked(tick())
     assert second.run_key == (first.run_key or "")[:-1] + "2"
     assert second.partition_key == day(4).isoformat()
@@ -243,7 +221,7 @@ def test_a_run_whose_candidate_is_in_the_ledger_is_no_crash(tick: Tick, watched:
     tried = trigger(3, evidence_sha256=report.evidence_sha256, strength=1.5)
     watched.candidate(2, tried, passes=False)
     runs.automatic(DagsterRunStatus.FAILURE, tried)
-    put_publication(watched, midnight(6))
+    publish_as_of(watched.home, watched.product, midnight(6))
     assert "This evidence has started a run already: refused." in skipped(tick())
 
 

@@ -16,6 +16,7 @@ from ml_platform.contracts.policy import PromotionPolicy, SlotName
 from ml_platform.contracts.release import Release
 from ml_platform.contracts.triggers import Trigger
 from ml_platform.contracts.windows import QualityReport
+from ml_platform.features.publication import Publication
 from ml_platform.lineage.artifacts import write_atomically
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.ledger import Ledger
@@ -158,3 +159,21 @@ def put_report(home: Home, product: str, asset: str, of: date, facts: dict[str, 
         "value": {"kind": asset, "value_sha256": sha256, "facts": facts},
     }
     write_atomically(home.manifests / product / asset / f"{of.isoformat()}.json", json.dumps(manifest).encode())
+
+
+def publish_as_of(home: Home, product: str, at: datetime) -> None:
+    """Features of a later moment go online: time goes by for the product."""
+    publication = Publication(
+        product=product,
+        definitions_sha256=None,
+        features_sha256=None,
+        snapshot_sha256=None,
+        lookups={},
+        at=at,
+        entities={},
+        rows={},
+        lookup_rows={},
+        files={},
+        folder="f",
+    )
+    write_atomically(home.features / product / "nothing" / "current.json", publication.canonical_bytes())
