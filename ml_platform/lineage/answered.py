@@ -100,7 +100,7 @@ class AnswerHistory:
             found += _drawn(known(self._given(product, time)), spec.max_rows)
         if Origin.OUTCOME in spec.origins:
             said: list[_Said] = []
-            for about in self._outcomes(product, time, label_age):
+            for about in self._outcomes(product, time, label_age, cutoff):
                 said += known(about)
                 if len(said) >= spec.max_rows:
                     break
@@ -127,7 +127,7 @@ class AnswerHistory:
                 known = max(label.known_at, asked_at(record, time))
                 yield _said(Origin.LABEL, name, record, known, label.labeller, label.answer, time)
 
-    def _outcomes(self, product: str, time: ServingTime, age: timedelta) -> Iterator[list[_Said]]:
+    def _outcomes(self, product: str, time: ServingTime, age: timedelta, cutoff: datetime) -> Iterator[list[_Said]]:
         """What happened, of answers as old as the label age: earlier, only what happens soon would be known.
 
         In batches, in the order of a hash: whoever has enough need not read the rest.
@@ -136,12 +136,12 @@ class AnswerHistory:
         for start in range(0, len(subjects), AT_ONCE):
             batch = []
             for subject, one, record in heard.outcomes_about(self._answers, product, subjects[start : start + AT_ONCE]):
-                asked = asked_at(record, time)
-                learnt = one.occurred_at if time is ServingTime.FEATURES else one.received_at
-                known = max(learnt, asked + age)
-                values = json.dumps(one.values, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-                key = one.idempotency_key
-                batch.append(_said(Origin.OUTCOME, key, record, known, key, values, time, subject=subject))
+                mature = max(one.occurred_at, asked_at(record, time) + age)
+                if mature <= cutoff:
+                    known = max(mature, known_at(self._answers, record, one.received_at, time))
+                    values = json.dumps(one.values, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+                    key = one.idempotency_key
+                    batch.append(_said(Origin.OUTCOME, key, record, known, key, values, time, subject=subject))
             yield batch
 
 

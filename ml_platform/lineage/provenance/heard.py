@@ -79,13 +79,13 @@ def product_time(store: ProvenanceStore, product: str, moment: datetime) -> date
     that read any; None before the first."""
     query = select(responses).where(responses.c.product == product, responses.c.answered_us <= microseconds(moment))
     place = (responses.c.answered_us, responses.c.number)
-    query, before = query.order_by(*(column.desc() for column in place)).limit(20), None
-    while rows := store.rows(query if before is None else query.where(tuple_(*place) < before)):
+    query, at_once = query.order_by(*(column.desc() for column in place)), 1  # nearly every answer has read some
+    while rows := store.rows(query.limit(at_once)):
         for row in rows:
             read = record_of(row.content, row.sha256, row.response_id).features
             if read is not None and read.published_at is not None:
                 return read.published_at
-        before = (rows[-1].answered_us, rows[-1].number)
+        query, at_once = query.where(tuple_(*place) < (rows[-1].answered_us, rows[-1].number)), PAGE
     return None
 
 
