@@ -37,7 +37,7 @@ class Distances(Contract):
 
     `psi` in nats, over categories or, for the share of empty cells, in `missing`; `ks` is the greatest difference of
     the distribution functions; `wasserstein` counts standard deviations of the reference; `embedding` is the share of
-    the embeddings' variance that lies between the two sides.
+    the embeddings' variance that lies between the two sides, `novelty` that of prompts which resemble nothing learnt.
     """
 
     psi: Distance | None = None
@@ -45,6 +45,7 @@ class Distances(Contract):
     wasserstein: Distance | None = None
     missing: Distance | None = None
     embedding: Distance | None = None
+    novelty: Distance | None = None
 
 
 class ColumnDrift(Contract):

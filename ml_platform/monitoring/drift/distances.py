@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Vectors = npt.NDArray[np.float32]
 
 FLOOR = 1e-3
 """The least share of a category in PSI: a new one counts for much, but not the more the more rows there are."""
@@ -89,13 +90,31 @@ def population_stability(reference: Integers, current: Integers, rows: float, bi
     return Found(effect, float(stats.chi2.sf(chi_square, freedom)))
 
 
-def effective_rows(sizes: tuple[int, int], resemblance: float, blocks: Blocks) -> tuple[float, float]:
-    """So many independent rows the two samples are worth, given how much rows of one block resemble each other."""
-    found = []
-    for size, block in zip(sizes, (blocks.of_reference, blocks.of_current), strict=True):
-        typical = 1.0 if block is None else float((np.bincount(block) ** 2).sum()) / max(1, size)
-        found.append(size / (1.0 + max(0.0, typical - 1.0) * resemblance))
-    return found[0], found[1]
+def variance_between(reference: Vectors, current: Vectors, sizes: tuple[float, float]) -> Found:
+    """The share of the variance of vectors that lies between two samples of equal weight, 0 to 1, without bias.
+
+    `sizes` are the effective ones. The squared distance of the means is, without drift, a weighted sum of chi-squares;
+    its p-value takes the scaled chi-square with the same mean and variance (Satterthwaite 1946).
+    """
+    from scipy import stats
+
+    inside = [part - part.mean(axis=0) for part in (reference.astype(float), current.astype(float))]
+    covariance = sum(part.T @ part for part in inside) / max(1, sum(len(part) for part in inside) - 2)
+    within = float(np.trace(covariance))
+    chance = 1.0 / sizes[0] + 1.0 / sizes[1]
+    apart = float(((reference.mean(axis=0) - current.mean(axis=0)) ** 2).sum())
+    if within == 0.0:
+        return Found(float(apart > 0.0), float(apart == 0.0))
+    between = max(0.0, apart - within * chance) / 4.0
+    squares = float((covariance**2).sum())
+    p_value = float(stats.chi2.sf(apart * within / (chance * squares), within**2 / squares))
+    return Found(between / (between + within), p_value)
+
+
+def effective_rows(size: int, resemblance: float, block: Integers | None) -> float:
+    """So many independent rows a sample is worth, given how much rows of one block resemble each other (0 to 1)."""
+    typical = 1.0 if block is None else float((np.bincount(block).astype(float) ** 2).sum()) / max(1, size)
+    return size / (1.0 + max(0.0, typical - 1.0) * resemblance)
 
 
 def resemblance_of_numbers(values: Numbers, block: Integers | None) -> float:
@@ -127,6 +146,21 @@ def resemblance_of_categories(codes: Integers, categories: int, block: Integers 
     expected = np.outer(sizes, table.sum(axis=0)) / len(codes)
     chi_square = float(((table - expected) ** 2 / expected).sum())
     return _intraclass(chi_square / ((len(sizes) - 1) * (table.shape[1] - 1)), sizes)
+
+
+def resemblance_of_vectors(vectors: Vectors, block: Integers | None) -> float:
+    """The intraclass correlation of vectors within blocks, over all their dimensions, 0 to 1; 0 below three blocks."""
+    if block is None or len(sizes := _sizes(block)) < 3:
+        return 0.0
+    centred = vectors.astype(float) - vectors.mean(axis=0)
+    total = float((centred**2).sum())
+    if total == 0.0:
+        return 0.0
+    _, place = np.unique(block, return_inverse=True)
+    sums = np.zeros((len(sizes), vectors.shape[1]))
+    np.add.at(sums, place, centred)
+    between = float(((sums**2).sum(axis=1) / sizes).sum())
+    return _intraclass((len(vectors) - 1) * between / total / (len(sizes) - 1), sizes)
 
 
 def holm(p_values: Numbers) -> Numbers:

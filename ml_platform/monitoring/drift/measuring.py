@@ -100,7 +100,8 @@ def measure_number(reference: Side, current: Side) -> tuple[dict[str, Found], di
     resemblance = max(
         resemblance_of_numbers(left, blocks.of_reference), resemblance_of_numbers(right, blocks.of_current)
     )
-    n, m = effective_rows((len(left), len(right)), resemblance, blocks)
+    n = effective_rows(len(left), resemblance, blocks.of_reference)
+    m = effective_rows(len(right), resemblance, blocks.of_current)
     rows = n * m / (n + m)
     found = {"ks": kolmogorov_smirnov(left, right, rows), "wasserstein": wasserstein(left, right, rows)}
     return found, {"reference_value": _summary(left), "current_value": _summary(right)}
@@ -129,7 +130,8 @@ def _stability(reference: Integers, current: Integers, categories: int, blocks: 
         resemblance_of_categories(reference, categories, blocks.of_reference),
         resemblance_of_categories(current, categories, blocks.of_current),
     )
-    n, m = effective_rows((len(reference), len(current)), resemblance, blocks)
+    n = effective_rows(len(reference), resemblance, blocks.of_reference)
+    m = effective_rows(len(current), resemblance, blocks.of_current)
     left, right = (np.bincount(codes, minlength=categories) for codes in (reference, current))
     return population_stability(left, right, n * m / (n + m), 1.0 / n + 1.0 / m)
 
