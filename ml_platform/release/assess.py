@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
+from scipy.special import bdtrc
+
 from ml_platform.contracts.monitor_policy import HardLimit, MeanMetric, Metric, MonitorPolicy, RateMetric, Signal
 from ml_platform.contracts.monitoring import Breach, MetricReading, Seen
 from ml_platform.contracts.routing import Cohort
@@ -13,6 +15,7 @@ from ml_platform.release.assessing.shares import rate_against, rate_alone
 from ml_platform.release.assessing.verdicts import Levels
 
 ARMS = (Cohort.PRODUCTION, Cohort.CANARY)
+SHARED_BY_CHANCE = 0.001
 
 
 def assess_against(metric: Metric, compared: Comparison, policy: MonitorPolicy) -> MetricReading:
@@ -71,7 +74,7 @@ class Recent:
         found = []
         for limit in self._policy.hard_limits:
             bad, answers = _bad_of(mine, limit, now)
-            if _broken(limit, bad, answers):
+            if broken(limit, bad, answers):
                 found.append(
                     Breach(
                         release_id=release_id,
@@ -85,17 +88,16 @@ class Recent:
         return tuple(found)
 
     def common_cause(self, now: datetime) -> str | None:
-        """What is bad in both arms at `now`: a hard limit that both broke, or the most that a metric allows."""
+        """What is bad in both arms at `now`, by a hard limit or by the most that a metric allows any release."""
         self._forget(now)
         for limit in (*self._policy.hard_limits, *_softer(self._policy)):
             counts = {
                 arm: _bad_of([one for one in self._seen.values() if one.cohort is arm], limit, now) for arm in ARMS
             }
-            if all(_broken(limit, bad, answers) for bad, answers in counts.values()):
+            if suffer_together(limit, counts[Cohort.PRODUCTION], counts[Cohort.CANARY]):
                 told = " and ".join(f"{bad} of {answers} in {arm}" for arm, (bad, answers) in counts.items())
-                return (
-                    f"within {limit.window_seconds:g} s {limit.signal} is bad in both arms, {told}: the cause is shared"
-                )
+                within = f"Within {limit.window_seconds:g} s"
+                return f"{within} {limit.signal} is bad in both arms, {told}: the cause is shared."
         return None
 
     def _forget(self, now: datetime) -> None:
@@ -116,8 +118,29 @@ def _bad_of(seen: Iterable[Seen], limit: HardLimit, now: datetime) -> tuple[int,
     return sum(value != 0.0 for value in values), len(values)
 
 
-def _broken(limit: HardLimit, bad: int, answers: int) -> bool:
+def broken(limit: HardLimit, bad: int, answers: int) -> bool:
+    """Whether so many bad answers of so many break a limit."""
     return answers >= limit.min_count and bad > limit.at_most * answers
+
+
+def suffer_together(limit: HardLimit, production: tuple[int, int], canary: tuple[int, int]) -> bool:
+    """Whether both arms suffer, each given by its bad answers and all: both broke the limit, or one did by chance.
+
+    At the edge of a shared outage one arm happens to be above the limit and the other below. So it is shared, too,
+    where the other has enough answers and more than a quarter of the limit's share of bad ones, and as many in the
+    worse arm would come about by chance in more than 1 of 1,000 cases: a bad answer falls into it by its share of all.
+    """
+    arms = (production, canary)
+    fell = [broken(limit, *arm) for arm in arms]
+    if not any(fell) or not all(answers >= limit.min_count for _, answers in arms):
+        return False
+    if all(fell):
+        return True
+    if any(bad <= limit.at_most * answers / 4.0 for bad, answers in arms):
+        return False
+    bad, answers = arms[fell.index(True)]
+    chance = bdtrc(bad - 1, sum(bad for bad, _ in arms), answers / sum(answers for _, answers in arms))
+    return bool(chance > SHARED_BY_CHANCE)
 
 
 def _softer(policy: MonitorPolicy) -> list[HardLimit]:

@@ -88,12 +88,12 @@ def judge(metric: Metric, compared: Comparison, levels: Levels, found: Found) ->
 
 
 def _verdict(metric: Metric, compared: Comparison, levels: Levels, found: Found) -> tuple[Verdict, str, str | None]:
-    what = _what_is_seen(metric, found)
+    what = _what_is_seen(found)
     if misassigned := compared.misassigned():
         words = f"the arms cannot be compared, there are {misassigned}: answers are missing or came twice"
         return (
             Verdict.ERROR,
-            f"{metric.metric}: {words}.",
+            f"{words[0].upper()}{words[1:]}.",
             "all answers of both arms: open the rollout anew once they come",
         )
     uncovered = _uncovered(metric, levels, found.production, found.canary)
@@ -105,7 +105,7 @@ def _verdict(metric: Metric, compared: Comparison, levels: Levels, found: Found)
         words = f"{unreadable:,} answer(s) have a value of '{metric.signal}' that is none, so nothing passes"
         return (
             Verdict.ERROR,
-            f"{metric.metric}: {words}.",
+            f"{words[0].upper()}{words[1:]}.",
             "answers that can be read: open the rollout anew once they can",
         )
     lacking = _lacking(metric, found) or uncovered or found.high
@@ -119,13 +119,13 @@ def _verdict(metric: Metric, compared: Comparison, levels: Levels, found: Found)
     return Verdict.INCONCLUSIVE, f"{what}: {words}.", _more_users(found)
 
 
-def _what_is_seen(metric: Metric, found: Found) -> str:
+def _what_is_seen(found: Found) -> str:
     arms = (("the canary", found.canary), ("production", found.production))
     told = [
         f"{'nothing' if arm.value is None else found.show(arm.value)} in {name} ({arm.users:,} users)"
         for name, arm in arms
     ]
-    return f"{metric.metric} is " + ", ".join(told)
+    return ", ".join(told)
 
 
 def _lacking(metric: Metric, found: Found) -> str | None:
@@ -173,9 +173,7 @@ def judge_alone(
 
     `proven` says of both, in this order.
     """
-    what = (
-        f"{metric.metric} of production is {'nothing' if arm.value is None else show(arm.value)} ({arm.users:,} users)"
-    )
+    what = f"{'nothing' if arm.value is None else show(arm.value)} ({arm.users:,} users)"
     most = f"at most {show(metric.at_most)} is allowed"
     uncovered = _uncovered(metric, levels, arm)
     above, below = proven

@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+import numpy as np
 import pytest
 
 from ml_platform.contracts.monitor_policy import Signal
 from ml_platform.contracts.monitoring import Seen
 from ml_platform.contracts.routing import Cohort
-from ml_platform.release.assess import Recent, assess_breaches, common_cause
+from ml_platform.release.assess import Recent, assess_breaches, broken, common_cause, suffer_together
 from tests.samples.monitoring import monitor_policy
 from tests.samples.seen import BEGIN, CANARY, PRODUCTION, make_seen
 
@@ -116,3 +117,33 @@ def test_the_order_of_arrival_does_not_matter() -> None:
         return recent.breaches(CANARY, NOW), recent.breaches(PRODUCTION, NOW), recent.common_cause(NOW)
 
     assert outcome(seen) == outcome(seen[::-1]) == outcome([*seen, *seen])
+
+
+@pytest.mark.parametrize(
+    ("production", "canary", "shared"),
+    [
+        ((250, 1_000), (35, 50), False),
+        ((280, 1_000), (18, 50), True),
+        ((30, 1_000), (20, 50), False),
+        ((310, 1_000), (14, 50), True),
+        ((900, 1_000), (0, 50), False),
+        ((9, 19), (20, 50), False),
+        ((400, 1_000), (49, 50), True),
+    ],
+)
+def test_at_the_edge_of_an_outage_chance_puts_one_arm_above_the_limit(
+    production: tuple[int, int], canary: tuple[int, int], *, shared: bool
+) -> None:
+    assert suffer_together(POLICY.hard_limits[0], production, canary) is shared
+
+
+def test_a_healthy_canary_in_an_outage_at_the_limit_is_seldom_said_to_have_broken_it_alone() -> None:
+    """All answers are bad with one chance near the limit: without the test of chance, one in three would be aborted."""
+    rng, limit, alone, plain = np.random.default_rng(2), POLICY.hard_limits[0], 0, 0
+    for chance in rng.uniform(0.03, 0.35, 2_000):
+        production, canary = ((int(rng.binomial(n, chance)), n) for n in (570, 30))
+        fell, other = broken(limit, *canary), broken(limit, *production)
+        alone += fell and not suffer_together(limit, production, canary)
+        plain += fell and not other
+    assert alone / 2_000 < 0.001
+    assert plain / 2_000 > 0.05, "the simulation would not notice"
