@@ -14,6 +14,7 @@ from ml_platform.lineage.artifacts import ArtifactStore
 from ml_platform.lineage.looks import LookStore
 from ml_platform.monitoring.observations import Feed, open_feed
 from ml_platform.release.controller import Controller
+from ml_platform.release.incidents import Incidents
 from ml_platform.release.watching import Watch
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ class ControllerLoop:
         def feed(age: timedelta, since: datetime | None) -> Feed:
             return open_feed(self.home, self.controller.ledger, self.store, product, age, since=since)
 
-        return Watch(product, self.controller, self.store, feed, self.actor)
+        incidents = Incidents(self.home.incidents / product, self.store)
+        return Watch(product, self.controller, self.store, feed, self.actor, incidents)
 
     def _leads(self) -> bool:
         """Whether this controller works. A store of leases that is down stops nobody: two do no harm, none does."""

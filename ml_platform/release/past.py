@@ -2,8 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from ml_platform.contracts.decided import DecisionRecorded
-from ml_platform.contracts.monitoring import Action, Decision
+from ml_platform.contracts.monitoring import Action
 from ml_platform.contracts.routing import Cohort
 from ml_platform.lineage.replay import Replay
 from ml_platform.release.situation import Past
@@ -16,23 +15,24 @@ DAY = timedelta(days=1)
 def past_of(replay: Replay, traffic: Traffic, now: datetime, *, signed_off: bool) -> Past:
     """What was before `now` of the product's time. Moves of people have no such time: the next answer tells it."""
     decisions = decided_before(replay)
-    rollbacks = [one.at for one in decisions if one.action is Action.ROLL_BACK]
+    rollbacks = [at for action, at in decisions if action is Action.ROLL_BACK]
     opened, served, stepped = replay.opened, replay.served, replay.stepped
     return Past(
         step_minutes=_minutes(traffic.first_at(stepped.epoch), now) if stepped else None,
         users=traffic.users(stepped.epoch) if stepped else dict.fromkeys(Cohort, 0),
         since_move=_minutes(traffic.first_at(replay.epoch), now),
         since_rollback=_minutes(rollbacks[-1], now) if rollbacks else None,
-        moves_today=sum(one.action in MOVES and now - one.at < DAY for one in decisions),
+        moves_today=sum(action in MOVES and now - at < DAY for action, at in decisions),
         signed_off=signed_off,
         rebased=bool(opened and served and served.sequence > opened.sequence),
         waiting=replay.waiting,
     )
 
 
-def decided_before(replay: Replay) -> list[Decision]:
-    """The newest decisions that the ledger holds, the oldest first."""
-    return [DecisionRecorded.model_validate(event.payload).decision for event in replay.decisions]
+def decided_before(replay: Replay) -> list[tuple[Action, datetime]]:
+    """What was decided by the newest decisions of the ledger, and at which time of the product, the oldest first."""
+    said = (event.payload["decision"] for event in replay.decisions)
+    return [(Action(one["action"]), datetime.fromisoformat(one["at"])) for one in said]
 
 
 def _minutes(since: datetime | None, now: datetime) -> float | None:

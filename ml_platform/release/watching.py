@@ -9,13 +9,21 @@ from datetime import UTC, datetime
 from ml_platform.contracts.decided import DecisionRecorded
 from ml_platform.contracts.monitoring import Action, Decision, Look, Seen
 from ml_platform.contracts.policy import SlotName
-from ml_platform.errors import EpochConflictError, LedgerCorruptError, MlPlatformError, OperationError, RefusedError
+from ml_platform.errors import (
+    EpochConflictError,
+    LedgerCorruptError,
+    MlPlatformError,
+    OperationError,
+    RefusedError,
+    StorageError,
+)
 from ml_platform.lineage.artifacts import ArtifactStore
 from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.sign_offs import counting_sign_off
 from ml_platform.monitoring.keeping import keep_decision
 from ml_platform.release.controller import Controller
 from ml_platform.release.decide import decide
+from ml_platform.release.incidents import Incidents
 from ml_platform.release.monitor_policies import MonitorPolicies
 from ml_platform.release.moves import Held
 from ml_platform.release.past import past_of
@@ -47,11 +55,12 @@ class Watch:
     store: ArtifactStore
     open_feed: OpenFeed
     actor: str
+    incidents: Incidents | None = None
 
     _policies: MonitorPolicies = field(init=False)
     _subject: Subject | None = None
     _blind_since: float | None = None
-    _held: tuple[int, str, float] = (0, "", 0.0)
+    _held: tuple[int, Action, float, str] = (0, Action.HOLD, 0.0, "")
     _incidents: dict[tuple[int, str], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -65,7 +74,17 @@ class Watch:
         signed = canary and counting_sign_off(sign_offs, self.controller.operators, canary)
         decision = self._act(replay, self._decide(replay, signed_off=bool(signed)))
         with self.controller.ledger.read(self.product) as view:
+            self._tend(view.replay, decision)
             return _look_of(view.replay, decision, self.actor)
+
+    def _tend(self, replay: Replay, decision: Decision) -> None:
+        if self.incidents is None:
+            return
+        try:
+            traffic = self._subject.traffic if self._subject and self._subject.name == name_of(replay) else None
+            self.incidents.tend(replay, decision, traffic, datetime.now(UTC))
+        except StorageError as error:
+            logger.error("%s: %s", self.product, error)  # noqa: TRY400 - a sentence, no traceback
 
     def _decide(self, replay: Replay, *, signed_off: bool) -> Decision:
         state = replay.state()
@@ -111,9 +130,9 @@ class Watch:
             if self._is_news(replay, decision):
                 self._apply(decision, None)
             return decision
-        sequence, action, until = self._held
+        sequence, action, until, why = self._held
         if (sequence, action) == (replay.sequence, decision.action) and time.monotonic() < until:
-            return _held_back(decision, "it was held a moment ago")
+            return _held_back(decision, why)
         at = replay.sequence
         try:
             done = self._apply(decision, self._kept(decision))
@@ -122,10 +141,10 @@ class Watch:
         except (RefusedError, OperationError) as error:
             done = Held(self.product, decision.release_id or "", because=str(error))
         if isinstance(done, Held):
-            self._held = at, decision.action, time.monotonic() + HELD_S
-            reasons = "; ".join(f"{name}: {why}" for name, why in done.reasons.items())
-            logger.warning("%s: %s is %s %s", self.product, decision.action, done.sentence, reasons)
-            return _held_back(decision, f"{done.sentence} {reasons}".strip())
+            why = " ".join([done.sentence, *(f"{name}: {reason}" for name, reason in done.reasons.items())])
+            self._held = at, decision.action, time.monotonic() + HELD_S, why
+            logger.warning("%s: %s is %s", self.product, decision.action, why)
+            return _held_back(decision, why)
         logger.info("%s: %s: %s", self.product, decision.action, decision.reason)
         return decision
 

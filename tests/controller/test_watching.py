@@ -1,12 +1,26 @@
 """A controller over whole rollouts: good canaries go into production, bad ones go, and nothing moves without proof."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ml_platform.contracts.monitoring import Action
+from ml_platform.contracts.decided import DecisionRecorded
+from ml_platform.contracts.monitor_policy import MonitorPolicy
+from ml_platform.contracts.monitoring import Action, Decision
 from ml_platform.contracts.policy import SlotName
-from tests.samples.rollouts import Rollout, make_rollout
+from ml_platform.contracts.release import VersionedPart
+from ml_platform.errors import StorageError
+from ml_platform.lineage.contents import keep_content
+from ml_platform.monitoring import keeping
+from ml_platform.release import watching
+from ml_platform.release.controlling import ControllerLoop
+from ml_platform.release.decide import decide
+from ml_platform.release.situation import Past, Plan
+from ml_platform.release.traffic import Traffic
+from tests.samples.releases import OPERATOR, make_policy
+from tests.samples.rollouts import WATCHED, Rollout, make_rollout
 
 
 @pytest.fixture
@@ -14,24 +28,298 @@ def world(tmp_path: Path) -> Rollout:
     return make_rollout(tmp_path / "home")
 
 
-def test_a_good_canary_goes_up_its_steps_and_into_production(world: Rollout) -> None:
-    canary = world.controller.state(world.product).slots[SlotName.CANARY]
-    loop = world.loop()
-    assert world.look(loop).decision.action is Action.HOLD  # no answers yet
-    actions = []
-    for _ in range(12):
-        world.answer(150)
+def slots(world: Rollout) -> dict[SlotName, str]:
+    return world.controller.state(world.product).slots
+
+
+def go_on(world: Rollout, loop: ControllerLoop, *, rounds: int = 12, **answers: Any) -> list[Decision]:
+    """Answers and minutes, until the canary is in production or gone; the decisions that did something."""
+    done = []
+    for _ in range(rounds):
+        world.answer(150, **answers)
         world.pass_minutes(20)
-        world.answer(150)
+        world.answer(150, **answers)
         decision = world.look(loop).decision
-        actions.append(decision.action)
-        if decision.action is Action.PROMOTE:
+        done += [] if decision.action is Action.HOLD else [decision]
+        if SlotName.CANARY not in slots(world):
             break
-    moves = [action for action in actions if action is not Action.HOLD]
-    assert moves == [Action.STEP_UP, Action.PROMOTE]
-    assert world.controller.state(world.product).slots == {SlotName.PRODUCTION: canary}
+    return done
+
+
+def test_a_good_canary_goes_up_its_steps_and_into_production(world: Rollout) -> None:
+    canary, loop = slots(world)[SlotName.CANARY], world.loop()
+    assert world.look(loop).decision.action is Action.HOLD  # no answers yet
+    assert [one.action for one in go_on(world, loop)] == [Action.STEP_UP, Action.PROMOTE]
+    assert slots(world) == {SlotName.PRODUCTION: canary}
     decided = world.events("decision_recorded")
     assert [one["decision"]["action"] for one in decided] == ["step_up", "promote"]
-    assert all(one["kept_sha256"] for one in decided)
     assert decided[-1]["decision"]["readings"][0]["verdict"] == "PASS"
+    assert not world.home.incidents.exists()
     world.controller.ledger.verify()
+
+
+def test_a_bad_canary_goes_with_a_post_mortem_and_is_quarantined(world: Rollout) -> None:
+    canary, loop = slots(world)[SlotName.CANARY], world.loop()
+    (decision,) = go_on(world, loop, canary_errors=0.4)
+    assert (decision.action, decision.release_id) == (Action.ABORT, canary)
+    (path,) = world.home.incidents.rglob("*.md")
+    text = path.read_text("utf-8")
+    assert f"canary {canary[:12]} did harm" in text
+    assert "model: " in text
+    assert "Time to detection: " in text
+    assert "not over yet" in text
+    before = world.kinds()
+    world.look(loop)
+    world.look(world.successor(loop))
+    assert world.kinds() == before
+
+
+def test_a_post_mortem_is_completed_once_the_last_bad_answer_came(world: Rollout, monkeypatch: Any) -> None:
+    monkeypatch.setattr("ml_platform.release.incidents.SETTLES", timedelta(0))
+    loop = world.loop()
+    go_on(world, loop, canary_errors=0.4)
+    world.look(loop)
+    (path,) = world.home.incidents.rglob("*.md")
+    text = path.read_text("utf-8")
+    assert "not over yet" not in text
+    assert "Time to recovery: " in text
+    path.unlink()
+    world.look(world.successor(loop))
+    assert path.read_text("utf-8").split("## How long")[0] == text.split("## How long")[0]
+
+
+def test_a_canary_without_traffic_stays_where_it_is(world: Rollout) -> None:
+    loop, before = world.loop(), world.kinds()
+    for _ in range(5):
+        world.pass_minutes(600)
+        look = world.look(loop)
+        assert look.decision.action is Action.HOLD
+        assert "answers" in " ".join(look.decision.waits_for)
+    world.answer(300, canary_errors=0.0)  # all at once: time has not passed
+    assert world.look(loop).decision.action is Action.HOLD
+    assert world.kinds() == before
+
+
+def test_a_gap_in_traffic_moves_nothing(world: Rollout) -> None:
+    loop = world.loop()
+    world.answer(10)
+    world.pass_minutes(600)
+    world.answer(10)
+    look = world.look(loop)
+    assert look.decision.action is Action.HOLD
+    assert "users of the canary at this step" in " ".join(look.decision.waits_for)
+
+
+def test_the_first_canary_waits_for_an_operator(tmp_path: Path) -> None:
+    from ml_platform.contracts.home import Home
+
+    home = Home(tmp_path / "home")
+    world = Rollout(home, home.ledger_url)
+    world.try_out(1)
+    world.answer(100)
+    decision = world.look().decision
+    assert decision.action is Action.HOLD
+    assert decision.waits_for == ("an operator: `mlp promote`",)
+
+
+def test_production_that_breaks_a_hard_limit_is_taken_back(world: Rollout) -> None:
+    loop = world.loop()
+    go_on(world, loop)
+    bad = slots(world)[SlotName.PRODUCTION]
+    good = world.controller.state(world.product).last_good
+    world.answer(30, errors=1.0)
+    look = world.look(loop)
+    assert look.decision.action is Action.ROLL_BACK
+    assert look.decision.breaches[0].release_id == bad
+    assert slots(world) == {SlotName.PRODUCTION: good}
+    assert look.production == good
+    world.answer(50)
+    assert world.look(loop).decision.action is Action.HOLD
+
+
+def test_two_releases_that_fail_one_after_the_other_freeze_the_product(world: Rollout) -> None:
+    """What it was taken back to fails as well: it is not the release, and nobody is taken back further."""
+    loop = world.loop()
+    go_on(world, loop)
+    world.try_out(3)
+    go_on(world, loop)
+    assert world.controller.state(world.product).last_good
+    world.pass_minutes(60)
+    world.answer(30, errors=1.0)
+    assert world.look(loop).decision.action is Action.ROLL_BACK
+    after = slots(world)
+    world.answer(30, errors=1.0)
+    look = world.look(loop)
+    assert look.decision.action is Action.FREEZE
+    assert "common cause" in look.decision.reason
+    assert look.frozen
+    for _ in range(3):
+        assert world.look(loop).decision.action is Action.HOLD
+    assert slots(world) == after
+    assert world.kinds().count("decision_recorded") == 6
+
+
+def test_when_both_arms_suffer_nothing_moves_and_it_is_on_record_once(world: Rollout) -> None:
+    loop, before = world.loop(), slots(world)
+    for _ in range(4):
+        world.answer(100, canary_errors=0.9, errors=0.9)
+        look = world.look(loop)
+        assert look.decision.action is Action.HOLD
+        assert look.decision.incident == "both arms are degraded"
+    assert slots(world) == before
+    assert world.kinds().count("decision_recorded") == 1
+    world.look(world.successor(loop))
+    assert world.kinds().count("decision_recorded") == 1
+
+
+def test_a_frozen_product_holds_but_still_aborts(world: Rollout) -> None:
+    loop = world.loop()
+    world.controller.freeze(world.product, "a holiday", datetime.now(UTC), "operator")
+    assert go_on(world, loop, rounds=5) == []
+    assert world.look(loop).frozen == "a holiday"
+    (decision,) = go_on(world, loop, canary_errors=0.9)
+    assert decision.action is Action.ABORT
+
+
+def test_what_became_eligible_in_a_freeze_opens_when_it_goes_on(world: Rollout) -> None:
+    loop = world.loop()
+    go_on(world, loop)
+    world.controller.freeze(world.product, "a holiday", datetime.now(UTC), "operator")
+    waiting = world.prove(world.release(5))
+    assert world.controller.open_canary(world.product, waiting, world.now, "run").sentence.startswith(
+        "held: the product"
+    )
+    assert world.look(loop).decision.action is Action.HOLD
+    world.controller.unfreeze(world.product, "back", datetime.now(UTC), "operator")
+    world.answer(10)
+    world.pass_minutes(60)
+    world.answer(10)
+    decision = world.look(loop).decision
+    assert (decision.action, decision.release_id) == (Action.OPEN, waiting)
+    assert slots(world)[SlotName.CANARY] == waiting
+
+
+def test_a_promotion_waits_for_the_signature_that_its_policy_asks_for(tmp_path: Path) -> None:
+    signing = WATCHED | {"sign_off": {"always": True, "cost_rises_by": None}}
+    world = make_rollout(tmp_path / "home", watched=MonitorPolicy.parse(signing, where="a sample"))
+    loop = world.loop()
+    assert [one.action for one in go_on(world, loop)] == [Action.STEP_UP]
+    decision = world.look(loop).decision
+    assert "an operator's signature" in decision.waits_for[0]
+    canary = slots(world)[SlotName.CANARY]
+    world.controller.sign_off(world.product, canary, OPERATOR, "I looked", datetime.now(UTC), "operator")
+    assert world.look(loop).decision.action is Action.PROMOTE
+    world.controller.ledger.verify(world.trust.evidence, world.trust.operators)
+
+
+def test_a_policy_of_the_older_form_holds_and_says_so_once(tmp_path: Path) -> None:
+    class Older(Rollout):
+        def release(self, seed: int, **files: bytes) -> Any:
+            made = super().release(seed, **files)
+            part = VersionedPart(version="1.0.0", content_sha256=self.older())
+            return made.model_copy(update={"monitor_policy": part})
+
+        def older(self) -> str:
+            from ml_platform.contracts.base import Contract
+
+            class Form(Contract):
+                version: str = "1.0.0"
+                alerts: bool = True
+
+            from ml_platform.lineage import contents
+
+            contents.KINDS.setdefault(Form, contents.KINDS[MonitorPolicy])
+            try:
+                keep_content(self.store, Form())
+            finally:
+                contents.KINDS.pop(Form)
+            return Form().sha256
+
+    from ml_platform.contracts.home import Home
+
+    home = Home(tmp_path / "home")
+    world = Older(home, home.ledger_url)
+    world.serve(1)
+    world.try_out(2)
+    loop = world.loop()
+    for _ in range(3):
+        world.answer(100, canary_errors=1.0)
+        decision = world.look(loop).decision
+        assert decision.action is Action.HOLD
+        assert "of an older form" in decision.reason
+    world.look(world.successor(loop))
+    assert world.kinds().count("decision_recorded") == 1
+
+
+def test_a_move_that_the_door_holds_leaves_no_word_and_says_why(tmp_path: Path) -> None:
+    world = make_rollout(tmp_path / "home")
+    loop = world.loop()
+    canary = slots(world)[SlotName.CANARY]
+    world.controller.pin_policy(
+        world.product, make_policy(version="9.9.9"), OPERATOR, "stricter", datetime.now(UTC), "operator"
+    )
+    before = world.kinds()
+    done = go_on(world, loop, rounds=4)
+    decision = world.look(loop).decision
+    assert done == []
+    assert decision.action is Action.HOLD
+    assert "Step up was decided" in decision.reason
+    assert world.kinds() == before
+    assert slots(world)[SlotName.CANARY] == canary
+
+
+def test_nothing_goes_forward_that_cannot_be_kept_and_what_stops_still_stops(world: Rollout, monkeypatch: Any) -> None:
+    def broken(*_: Any, **__: Any) -> str:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(watching, "keep_decision", broken)
+    loop = world.loop()
+    assert go_on(world, loop, rounds=4) == []
+    assert "the disk is full" in world.look(loop).decision.reason
+    (decision,) = go_on(world, loop, canary_errors=0.9)
+    assert decision.action is Action.ABORT
+    assert world.events("decision_recorded")[-1]["kept_sha256"] is None
+
+
+def test_the_records_of_answers_being_down_moves_nothing(world: Rollout, monkeypatch: Any) -> None:
+    loop = world.loop()
+    world.answer(150)
+    world.pass_minutes(60)
+    world.answer(150, canary_errors=0.0)
+    monkeypatch.setattr(watching, "BLIND_S", -1.0)
+
+    def down(_: Any) -> Any:
+        raise StorageError("the store is down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ml_platform.monitoring.observations.Feed.read", down)
+        for _ in range(3):
+            decision = world.look(loop).decision
+            assert decision.action is Action.HOLD
+            assert "the store is down" in decision.reason
+    assert world.kinds().count("decision_recorded") == 1
+    assert world.look(loop).decision.action is Action.STEP_UP
+
+
+def test_a_kept_decision_is_made_again_from_what_was_kept(world: Rollout) -> None:
+    """Replay gives the same decision: same answers in any order, same policy, same readings."""
+    go_on(world, world.loop(), canary_errors=0.4)
+    said = DecisionRecorded.model_validate(world.events("decision_recorded")[-1])
+    decision, seen = keeping.load_kept(world.store, said.kept_sha256 or "")
+    assert decision == said.decision
+    events = world.controller.ledger.events(world.product)
+    place = next(n for n, event in enumerate(events) if event.kind == "decision_recorded")
+    from ml_platform.lineage.replay import Replay
+
+    replay = Replay(world.product).add_all(events[:place])
+    assert replay.opened
+    traffic = Traffic(replay.opened.epoch, world.watched, world.watched)
+    traffic.add(reversed(seen))
+    at = max(one.answered_at for one in seen)
+    found = traffic.findings(replay.slots[SlotName.CANARY], replay.slots[SlotName.PRODUCTION], at)
+    again = decide(Plan(None, world.watched), replay.state(), found, Past(), decision.at)
+    assert (again.action, again.readings, again.monitor_policy_sha256) == (
+        decision.action,
+        decision.readings,
+        decision.monitor_policy_sha256,
+    )

@@ -50,7 +50,7 @@ class Tampering:
                 assert database.execute(statement, values).rowcount > 0
 
 
-ENVELOPES = (EventKind.EVIDENCE_RECORDED, EventKind.POLICY_PINNED)
+ENVELOPES = (EventKind.EVIDENCE_RECORDED, EventKind.POLICY_PINNED, EventKind.PROMOTION_SIGNED)
 TAMPERING = {
     "another actor": Tampering(("UPDATE events SET actor = 'nobody' WHERE sequence = :n",)),
     "another time": Tampering(("UPDATE events SET recorded_at = '2013-01-01T00:00:00Z' WHERE sequence = :n",)),

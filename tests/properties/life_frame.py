@@ -94,6 +94,7 @@ class LifeFrame(RuleBasedStateMachine):
         assert set(users_see) <= self.oracle.opened
         assert state.slots.get(SlotName.SHADOW) == self.oracle.shadow
         assert self.oracle.shadow is None or state.releases[self.oracle.shadow] is ReleaseState.ELIGIBLE
+        assert (state.frozen is not None) == self.oracle.frozen
         assert state.slots.get(SlotName.PRODUCTION) in {None, *self.oracle.promoted}
         assert {name for name, of in state.releases.items() if of in served} == set(users_see)
         assert (SlotName.CANARY in state.slots) == (state.exposure > 0) == (state.canary_step > 0)

@@ -27,9 +27,10 @@ from tests.properties.life_attacks import (
     read,
     restored,
 )
+from tests.properties.life_decisions import DecidingLife
 from tests.properties.life_frame import OPERATORS
 from tests.properties.life_oracle import GATES, POLICIES, RELEASES, key
-from tests.properties.life_work import CHOICES, EITHER, MOVES, NUMBERS, VERDICTS, WorkingLife
+from tests.properties.life_work import CHOICES, EITHER, MOVES, NUMBERS, VERDICTS
 from tests.samples.releases import NOW, PRODUCT, make_evidence
 
 STRANGER = key(21)
@@ -37,7 +38,7 @@ PLACES = st.integers(0, 1000)
 DEATHS = st.sampled_from([*["died"] * 9, "killed"])
 
 
-class Life(WorkingLife):
+class Life(DecidingLife):
     """Whatever is done to the ledger from outside, it is named, and moves nothing."""
 
     @rule(which=NUMBERS, of=NUMBERS, gates=st.sets(st.sampled_from(GATES), min_size=1))

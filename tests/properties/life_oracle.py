@@ -39,6 +39,7 @@ RELEASES = (
 )
 BY_ID = {release.release_id: release for release in RELEASES}
 POLICY_OF = {policy.sha256: policy for policy in POLICIES}
+STEP = timedelta(minutes=30)
 JUDGED = (
     ReleaseState.REGISTERED,
     ReleaseState.HELD,
@@ -72,6 +73,11 @@ class Oracle:
     opened: set[str] = field(default_factory=set)
     promoted: set[str] = field(default_factory=set)
     shadow: str | None = None
+    frozen: bool = False
+    stepped: datetime | None = None
+    """When the canary's present step began, by the clock."""
+    stepped_at: datetime | None = None
+    """When a decision last took this canary up a step, in the product's time."""
 
     def newest(self, release_id: str, gate: str) -> Fact | None:
         """The verdict that counts: the newest, of equally new ones the worst, of keys that still count."""
@@ -129,14 +135,16 @@ class Oracle:
     def expects(self, move: str, release: Release, state: DeploymentState, now: datetime) -> bool:
         """Whether the slots move when this is asked for; a rollback is looked at afterwards."""
         where = state.releases.get(release.release_id)
-        proven = not list(self.doubts(release, state, now))
+        proven = not self.frozen and not list(self.doubts(release, state, now))
         unserved = where in (ReleaseState.REGISTERED, ReleaseState.HELD, ReleaseState.ELIGIBLE)
         other, questions = self.shadow != release.release_id, SlotName.PRODUCTION in state.slots
+        unseen = not self.frozen and not list(self.doubts_unseen(release, now))
+        lasted = self.stepped is None or now - self.stepped >= STEP
         return {
-            "open_shadow": unserved and other and questions and not list(self.doubts_unseen(release, now)),
+            "open_shadow": unserved and other and questions and unseen,
             "close_shadow": not other,
             "open": where in JUDGED and proven,
-            "advance": where is ReleaseState.CANARY and proven and state.canary_step < 3,
+            "advance": where is ReleaseState.CANARY and proven and state.canary_step < 3 and lasted,
             "promote": where is ReleaseState.CANARY and proven,
             "resume": where is ReleaseState.PAUSED and proven,
             "pause": where is ReleaseState.CANARY,
@@ -145,6 +153,11 @@ class Oracle:
 
     def moved(self, before: DeploymentState, after: DeploymentState, now: datetime) -> None:
         """Takes in what a move did; what came into a slot must have come in through the gates."""
+        places = [(one.slots.get(SlotName.CANARY), one.rollout, one.canary_step) for one in (before, after)]
+        if places[0] != places[1]:
+            self.stepped = now
+        if places[0][1] != places[1][1]:
+            self.stepped_at = None
         if self.shadow and after.releases.get(self.shadow) is ReleaseState.CANARY:
             self.shadow = None
         for release_id, where in after.releases.items():

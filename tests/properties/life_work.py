@@ -16,7 +16,7 @@ from ml_platform.lineage.standing import Trust
 from ml_platform.release.controller import Controller, Held, Move
 from ml_platform.serving.reading import LedgerReader
 from tests.properties.life_frame import OPERATORS, SIGNERS, LifeFrame
-from tests.properties.life_oracle import GATES, POLICIES, RELEASES
+from tests.properties.life_oracle import GATES, POLICIES, RELEASES, STEP
 from tests.samples.releases import PRODUCT, inputs_of, trusting
 
 VERDICTS: st.SearchStrategy[dict[str, Verdict]] = st.just({}) | st.dictionaries(
@@ -85,6 +85,7 @@ class WorkingLife(LifeFrame):
                 self.oracle.pins.append((policy.sha256, OPERATORS[1].key_id))
         self.look()
         for move in ["open", *then.split()]:
+            self.now += STEP if move == "advance" else timedelta(0)
             self.move(which, move, number, 0)
 
     @rule(which=NUMBERS, number=EITHER, back=st.booleans())

@@ -24,6 +24,7 @@ OFTEN = (
     *("open refused", "promote refused", "roll back refused", "race refused", "died", "killed", "tampered"),
     *("gateway refused", "admitted", "refused"),
     *("open_shadow", "open_shadow refused", "close_shadow", "close_shadow refused", "shadow held", "shadow to canary"),
+    *("frozen", "decided step_up", "decided promote", "decided abort", "decided roll_back", "decided not", "signed"),
 )
 """What must have happened several times, lest the lives prove nothing."""
 

@@ -10,7 +10,7 @@ from ml_platform.contracts.monitor_policy import MonitorPolicy
 from ml_platform.contracts.monitoring import Look
 from ml_platform.contracts.provenance import FeaturesRead, ProvenanceRecord, RecordedError, Timings
 from ml_platform.contracts.release import Release, VersionedPart
-from ml_platform.contracts.routing import Cohort, RouteReason
+from ml_platform.contracts.routing import Cohort
 from ml_platform.contracts.serving import ServingContent, ServingTime
 from ml_platform.lineage.contents import keep_content
 from ml_platform.lineage.ledger import Ledger
@@ -65,6 +65,11 @@ class Rollout(World):
             self.home, self.controller, self.store, LookStore(self.home.monitoring_url), actor, **given
         )
 
+    def successor(self, loop: ControllerLoop, actor: str = "controller-2") -> ControllerLoop:
+        """A new controller in the place of one that died; nobody waits for the end of its lease."""
+        self.looks.drop_lease("controller", loop.actor)
+        return self.loop(actor)
+
     def look(self, loop: ControllerLoop | None = None) -> Look:
         """One round of a controller, and what it says."""
         seen: list[Look] = []
@@ -104,7 +109,7 @@ class Rollout(World):
             "release_id": routed.release_id,
             "epoch": routed.epoch,
             "cohort": routed.cohort,
-            "route_reason": RouteReason.ASSIGNED,
+            "route_reason": routed.reason,
             "exposure": routed.exposure,
             "user_draw": routed.user_draw,
             "user_sha256": f"{int(user.split('-')[1]):064x}",
