@@ -28,6 +28,7 @@ def next_(
     product: ProductName,
     count: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 10,
     days: Annotated[float, typer.Option(min=0.01, help="Answered in so many last days, by our clock.")] = 30.0,
+    by: Annotated[str | None, typer.Option(help="Who looks: none that they have labelled.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the questions that are most worth a label: where releases disagree, or a user was not content.
@@ -39,7 +40,7 @@ def next_(
 
     found, now = find_product(product), datetime.now(UTC)
     with _stores() as (answers, labels):
-        requests = next_requests(found, answers, labels, now - timedelta(days=days), now, count)
+        requests = next_requests(found, answers, labels, now - timedelta(days=days), now, count, by)
     if as_json:
         print_json([_request(one) for one in requests])
         return
@@ -57,8 +58,8 @@ def next_(
 
 @commands.command()
 def put(
+    by: Annotated[str, typer.Option(help="Who says so: a handle, no address.")],
     response_id: Annotated[str | None, typer.Argument(help="The response whose question it answers.")] = None,
-    by: Annotated[str, typer.Option(help="Who says so: a handle, no address.")] = "",
     answer: Annotated[str | None, typer.Option(help="The right answer, as the product answers: JSON or text.")] = None,
     cannot: Annotated[str | None, typer.Option(help="Why nobody could answer it, in place of an answer.")] = None,
     file: Annotated[
@@ -87,11 +88,15 @@ def export(
     out: Annotated[Path | None, typer.Option(help="The file to write; default: stdout.")] = None,
 ) -> None:
     """Write every label that counts as JSON lines, with its question, its facts and the answer that was given."""
-    from ml_platform.monitoring.label_queue import contradicted, labelled_rows
+    from ml_platform.contracts.products import find_product
+    from ml_platform.monitoring.label_queue import newest_labels, with_records
+    from ml_platform.monitoring.labelling import disputed as find_disputed
 
+    found = find_product(product)
     with _stores() as (answers, labels):
-        rows = labelled_rows(product, answers, labels)
-    disputed = contradicted(rows)
+        newest = newest_labels(found.name, labels)
+        rows = with_records(newest, answers)
+    disputed = find_disputed(found, newest)
     lines = [json.dumps(_exported(label, record, disputed), ensure_ascii=False) + "\n" for label, record in rows]
     if out is None:
         typer.echo("".join(lines), nl=False)
@@ -102,11 +107,18 @@ def export(
 
 @contextmanager
 def _stores() -> "Iterator[tuple[ProvenanceStore, LabelStore]]":
+    from sqlalchemy.engine import make_url
+
     from ml_platform.contracts.home import Home
     from ml_platform.lineage.labels import LabelStore
     from ml_platform.lineage.provenance.store import ProvenanceStore
 
     home = Home.from_environment()
+    url = make_url(home.provenance_url)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        raise InvalidInputError(
+            f"nothing was answered yet in {home.root}: `mlp up`, ask, and `mlp ship` brings it here."
+        )
     answers, labels = ProvenanceStore(home.provenance_url), LabelStore(home.provenance_url)
     with closing(answers), closing(labels):
         yield answers, labels

@@ -5,11 +5,14 @@ another answer, where its user was not content, or where a guardrail had to stop
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from ml_platform.contracts.canonical import canonical_bytes
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.guardrails import Stage
+from ml_platform.contracts.labelling import GivenLabel
 from ml_platform.contracts.policy import ActionPolicy
 from ml_platform.contracts.product import EvaluationSpec, LabelField, TextField
 from ml_platform.contracts.products import Product
@@ -27,7 +30,7 @@ SAID: dict[FeedbackKind, tuple[float, str]] = {
     FeedbackKind.REPHRASED: (0.75, "asked again in other words"),
     FeedbackKind.ABANDONED: (0.25, "walked away from"),
 }
-LABELS_DIFFER, WORDS_DIFFER, STOPPED, UNPARSABLE, AT_A_THRESHOLD = 1.0, 0.25, 0.75, 0.75, 0.5
+DISPUTED, LABELS_DIFFER, WORDS_DIFFER, STOPPED, UNPARSABLE, AT_A_THRESHOLD = 2.0, 1.0, 0.25, 0.75, 0.75, 0.5
 
 
 @dataclass(frozen=True)
@@ -39,29 +42,42 @@ class Worth:
     reasons: tuple[str, ...]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Glance:
-    """What is kept of an answer while all are gone through."""
+    """What is kept of an answer while all are gone through; `reasons` are those in the record itself."""
 
     user: str
     wording: str
     answer: str
-    score: float
-    reasons: list[str] = field(default_factory=list)
+    reasons: tuple[tuple[float, str], ...]
 
 
 class Queue:
     """Goes through recorded answers once and ranks those that a person should label.
 
-    `labelled` are the responses that need nobody any more. The same answers give the same queue, in whatever order
-    they come.
+    The same answers, labels and feedback give the same queue, in whatever order they come.
     """
 
-    def __init__(self, product: Product, labelled: Iterable[str] = (), reserved: Iterable[str] = ()) -> None:
-        """`reserved` are the entities, as text, that golden sets keep: what is said of them teaches nothing."""
-        self._product, self._done, self._reserved = product, set(labelled), set(reserved)
+    def __init__(
+        self,
+        product: Product,
+        labels: Iterable[GivenLabel] = (),
+        *,
+        labeller: str | None = None,
+        reserved: Iterable[str] = (),
+    ) -> None:
+        """`labels` are the newest of each labeller: a question leaves once it has one, and comes back for others to
+        judge when labellers disagree; never to `labeller`, who said it already. `reserved` are the entities, as text,
+        that golden sets keep: what is said of them teaches nothing.
+        """
+        self._product, self._reserved = product, set(reserved)
+        given = list(labels)
+        self._disputed = disputed(product, given)
+        mine = {label.response_id for label in given if label.labeller == labeller}
+        self._done = {label.response_id for label in given} - self._disputed | mine
         self._seen: dict[str, _Glance] = {}
         self._copies: dict[str, str] = {}
+        self._said: dict[str, set[FeedbackKind]] = {}
 
     def see(self, record: ProvenanceRecord) -> None:
         """Takes an answer, or what the shadow made of its question."""
@@ -75,11 +91,8 @@ class Queue:
         """Takes what a user said of an answer; a correction that teaches needs no labeller."""
         if said.kind is FeedbackKind.CORRECTION and not label_problem(self._product, record, said.text or ""):
             self._done.add(record.response_id)
-        elif said.kind in SAID and (seen := self._seen.get(record.response_id)) is not None:
-            score, reason = SAID[said.kind]
-            if reason not in seen.reasons:
-                seen.score += score
-                seen.reasons.append(reason)
+        elif said.kind in SAID:
+            self._said.setdefault(record.response_id, set()).add(said.kind)
 
     def next(self, count: int) -> list[Worth]:
         """The questions that are worth most, best first: at most one of each user, and one of each wording."""
@@ -101,12 +114,34 @@ class Queue:
         return any(str(value) in self._reserved for value in record.entity.values())
 
     def _worth(self, response_id: str) -> Worth:
-        seen = self._seen[response_id]
-        score, reasons = seen.score, sorted(seen.reasons)
-        copy = self._copies.get(response_id)
-        if copy is not None and (found := _disagreement(seen.answer, copy, self._product.spec.evaluation)):
-            score, reasons = score + found[0], [found[1], *reasons]
-        return Worth(response_id, score, tuple(reasons))
+        seen, copy = self._seen[response_id], self._copies.get(response_id)
+        found = [(DISPUTED, "labellers disagree")] if response_id in self._disputed else []
+        if copy is not None:
+            found += _disagreement(seen.answer, copy, self._product.spec.evaluation)
+        found += [SAID[kind] for kind in SAID if kind in self._said.get(response_id, ())]
+        found += seen.reasons
+        return Worth(response_id, sum(score for score, _ in found), tuple(reason for _, reason in found))
+
+
+def disputed(product: Product, labels: Iterable[GivenLabel]) -> set[str]:
+    """The responses whose labellers say different things, with no more than half of them on one side.
+
+    What an answer says are its labels, where the product has any, else its words.
+    """
+    votes: dict[str, Counter[str]] = {}
+    for label in labels:
+        votes.setdefault(label.response_id, Counter())[_says(product.spec.evaluation, label.answer)] += 1
+    return {name for name, said in votes.items() if 2 * said.most_common(1)[0][1] <= said.total()}
+
+
+def _says(spec: EvaluationSpec, answer: str | None) -> str:
+    if answer is None:
+        return "nobody can answer it"
+    fields = parse_answer(answer, spec).fields
+    if fields is None:
+        return " ".join(answer.casefold().split())
+    labels = [name for name, kind in spec.fields.items() if isinstance(kind, LabelField)]
+    return canonical_bytes({name: fields[name] for name in labels or fields}).decode()
 
 
 def label_problem(product: Product, record: ProvenanceRecord, text: str) -> str:
@@ -145,23 +180,21 @@ def _policy_problem(product: Product, record: ProvenanceRecord, answer: Mapping[
 
 
 def _glance(record: ProvenanceRecord, policy: ActionPolicy | None) -> _Glance:
-    seen = _Glance(
-        user=record.user_sha256 or record.response_id,
-        wording=hashlib.sha256(" ".join(record.utterance.casefold().split()).encode()).hexdigest(),
-        answer=record.answer,
-        score=0.0,
-    )
+    reasons = []
     stopped = [one for one in record.verdicts if one.stage is Stage.OUTPUT and one.verdict is not Verdict.PASS]
     if stopped:
-        seen.score += STOPPED
-        seen.reasons.append(f"stopped by {stopped[0].guardrail}")
+        reasons.append((STOPPED, f"stopped by {stopped[0].guardrail}"))
     if any(error.kind == "unparsable" for error in record.errors):
-        seen.score += UNPARSABLE
-        seen.reasons.append("a release gave no answer that could be read")
+        reasons.append((UNPARSABLE, "a release gave no answer that could be read"))
     if policy is not None and (fact := _at_a_threshold(record, policy)):
-        seen.score += AT_A_THRESHOLD
-        seen.reasons.append(f"{fact} lies at a threshold of the action policy")
-    return seen
+        reasons.append((AT_A_THRESHOLD, f"{fact} lies at a threshold of the action policy"))
+    words = " ".join(record.utterance.casefold().split())
+    return _Glance(
+        user=record.user_sha256 or record.response_id,
+        wording=hashlib.sha256(words.encode()).hexdigest(),
+        answer=record.answer,
+        reasons=tuple(reasons),
+    )
 
 
 def _at_a_threshold(record: ProvenanceRecord, policy: ActionPolicy) -> str:
@@ -176,19 +209,18 @@ def _at_a_threshold(record: ProvenanceRecord, policy: ActionPolicy) -> str:
     return ""
 
 
-def _disagreement(answer: str, copy: str, spec: EvaluationSpec) -> tuple[float, str] | None:
-    """How much two answers to one question differ, and in what; None where they do not."""
-    if answer == copy:
-        return None
+def _disagreement(answer: str, copy: str, spec: EvaluationSpec) -> list[tuple[float, str]]:
+    """How much two answers to one question differ, and in what; nothing where they do not."""
     one, other = parse_answer(answer, spec), parse_answer(copy, spec)
+    if answer == copy or one.problem or other.problem:
+        return []
     if one.fields is None or other.fields is None:
-        both_text = not one.problem and not other.problem
-        return (LABELS_DIFFER, "releases disagree") if both_text else None
+        return [(LABELS_DIFFER, "releases disagree")]
     labels = [name for name, kind in spec.fields.items() if isinstance(kind, LabelField)]
     differing = [name for name in labels if one.fields[name] != other.fields[name]]
     if differing:
-        return LABELS_DIFFER, f"releases disagree in {', '.join(differing)}"
-    return (WORDS_DIFFER, "releases word it differently") if one.fields != other.fields else None
+        return [(LABELS_DIFFER, f"releases disagree in {', '.join(differing)}")]
+    return [(WORDS_DIFFER, "releases word it differently")] if one.fields != other.fields else []
 
 
 def _rank(one: Worth) -> tuple[float, str]:

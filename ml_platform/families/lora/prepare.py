@@ -49,7 +49,7 @@ def make_training_set(
         sound = sound_examples(drawn.examples, spec.evaluation, product.name)
         splits = split_examples([one for one in sound if one.origin is None], spec.examples.splits)
         everything = [one for name in golden for one in golden[name]]
-        splits = with_taught(splits, [one for one in sound if one.origin], everything, context.set_aside)
+        splits = with_taught(context, splits, [one for one in sound if one.origin], everything)
         report(Progress(STAGE, 0.8, "looking for leakage"))
         leakage = check_leakage(product, snapshot, splits, everything)
         return _write(folder, snapshot, splits, golden, drawn.left_out, leakage) | _set_aside(folder, context)
@@ -116,7 +116,7 @@ def _admitted(context: ExamplesContext, drawn: Drawn, golden: Golden) -> Drawn:
     for example in sorted(drawn.examples, key=lambda one: (one.prediction_time or context.cutoff, one.example_id)):
         question = question_sha256(example)
         reason = ""
-        if question in asked:
+        if question in asked and example.origin is None:
             reason = "repeated question"
         elif example.entity in reserved:
             reason = "reserved for golden sets"
@@ -127,8 +127,9 @@ def _admitted(context: ExamplesContext, drawn: Drawn, golden: Golden) -> Drawn:
         elif reason:
             left_out[reason] += 1
         else:
-            asked.add(question)
             kept.append(example)
+            if example.origin is None:
+                asked.add(question)
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items())) or "no rows at all"
         raise SourceDataError(f"{context.product.name} as of {context.as_of}: no row became an example: {reasons}.")

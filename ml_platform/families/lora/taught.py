@@ -6,7 +6,7 @@ waits for weeks teaches nobody: so they share no entity, no question and no word
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +28,9 @@ MOST_OF_ONE = 20
 """So many corrections of one user teach."""
 OUTRANKS = (Origin.LABEL, Origin.OUTCOME, Origin.CORRECTION)
 """Whose word counts first: labellers are asked to look, outcomes only say what happened, users may be cross."""
+_NAMED = {Origin.LABEL: "a label", Origin.OUTCOME: "an outcome", Origin.CORRECTION: "a correction"}
 
 Row = Mapping[str, Any]
-Aside = Callable[[str, str], None]
-"""Takes what was said out, by its id, and says why."""
 
 
 def taught_examples(context: "ExamplesContext") -> list[Example]:
@@ -73,7 +72,9 @@ def _rows(context: "ExamplesContext") -> list[dict[str, Any]]:
     return sorted(({str(name): value for name, value in row.items()} for row in rows), key=lambda row: row["said_id"])
 
 
-def with_taught(splits: Splits, taught: Sequence[Example], golden: Iterable[Example], aside: Aside) -> Splits:
+def with_taught(
+    context: "ExamplesContext", splits: Splits, taught: Sequence[Example], golden: Iterable[Example]
+) -> Splits:
     """The splits, what was taught learnt beside `train`: as far as nothing is measured by it.
 
     Of too many the newest stay. A question in `train` that was taught another answer gives way.
@@ -81,21 +82,39 @@ def with_taught(splits: Splits, taught: Sequence[Example], golden: Iterable[Exam
     measured = [*chain.from_iterable(part for name, part in splits.items() if name != "train"), *golden]
     entities, wordings = {one.entity for one in measured}, {wording(one) for one in measured}
     facts = {name for one in splits["train"] for name in one.facts}
-    kept: list[Example] = []
-    for example in sorted(taught, key=_newest_first):
+    most = int(MOST_TAUGHT / (1 - MOST_TAUGHT) * len(splits["train"]))
+    kept: dict[str, Example] = {}
+    for example in sorted(_undisputed(context, taught), key=_newest_first):
+        reason = ""
         if example.entity in entities:
-            aside(example.example_id, "is about what candidates are measured by")
+            reason = "is about what candidates are measured by"
         elif wording(example) in wordings:
-            aside(example.example_id, "asks in words that candidates are measured by")
+            reason = "asks in words that candidates are measured by"
         elif not facts.issuperset(example.facts):
-            aside(example.example_id, "shows facts that no other example has: another release's")
-        elif len(kept) >= MOST_TAUGHT / (1 - MOST_TAUGHT) * len(splits["train"]):
-            aside(example.example_id, f"more than {MOST_TAUGHT:.0%} of what is learnt")
+            reason = "shows facts that no other example has"
+        elif question_sha256(example) in kept:
+            reason = "another said the same, or was outvoted"
+        elif len(kept) >= most:
+            reason = f"more than {MOST_TAUGHT:.0%} of what is learnt"
+        if reason:
+            context.set_aside(example.example_id, reason)
         else:
-            kept.append(example)
-    asked = {question_sha256(one) for one in kept}
-    train = [one for one in splits["train"] if question_sha256(one) not in asked]
-    return {**splits, "train": [*train, *reversed(kept)]}
+            kept[question_sha256(example)] = example
+    train = [one for one in splits["train"] if question_sha256(one) not in kept]
+    return {**splits, "train": [*train, *reversed(kept.values())]}
+
+
+def _undisputed(context: "ExamplesContext", taught: Sequence[Example]) -> Iterator[Example]:
+    """What was taught, without questions that were asked again with the same facts and then answered otherwise."""
+    spec = context.product.spec.evaluation
+    said: dict[str, set[bytes]] = {}
+    for example in taught:
+        said.setdefault(question_sha256(example), set()).add(_verdict(example, spec))
+    for example in taught:
+        if len(said[question_sha256(example)]) > 1:
+            context.set_aside(example.example_id, "people say different things")
+        else:
+            yield example
 
 
 def _reason_against(row: Row) -> str:
@@ -112,22 +131,26 @@ def _names_all(outcome: str, fields: set[str]) -> bool:
 
 
 def _settled(said: Sequence[Row], context: "ExamplesContext") -> Example | None:
-    """The one right answer to a question; None where there is none, or where labellers disagree."""
+    """The one right answer to a question; None where there is none, or where people disagree."""
     for origin in OUTRANKS:
-        newest = _newest_of_each(row for row in said if row["origin"] == origin.value)
-        for row in said:
-            if row["origin"] == origin.value and row not in newest:
+        mine = [row for row in said if row["origin"] == origin.value]
+        newest = _newest_of_each(mine)
+        for row in mine:
+            if row not in newest:
                 context.set_aside(row["said_id"], "the same person said otherwise later")
         sound = [example for row in newest if (example := _example(row, context)) is not None]
         if not sound:
             continue
-        chosen = _agreed(sound, context.product.spec.evaluation)
         for row in said:
-            if row["origin"] != origin.value and row["said_id"] not in context.aside:
-                context.set_aside(row["said_id"], f"a {origin.value} outranks it")
-        if chosen is None:
-            for example in sound:
-                context.set_aside(example.example_id, f"{len(sound)} people say different things")
+            if row not in mine and row["said_id"] not in context.aside:
+                context.set_aside(row["said_id"], f"{_NAMED[origin]} outranks it")
+        unanswerable = sum(row["said"] is None for row in newest)
+        chosen = _agreed(sound, unanswerable, context.product.spec.evaluation)
+        for example in sound:
+            if chosen is None:
+                context.set_aside(example.example_id, "people say different things")
+            elif example is not chosen:
+                context.set_aside(example.example_id, "another said the same, or was outvoted")
         return chosen
     return None
 
@@ -137,13 +160,13 @@ def _newest_of_each(rows: Iterable[Row]) -> list[Row]:
     return list(by_voice.values())
 
 
-def _agreed(sound: Sequence[Example], spec: EvaluationSpec) -> Example | None:
+def _agreed(sound: Sequence[Example], unanswerable: int, spec: EvaluationSpec) -> Example | None:
     """The newest of what more than half of the people say, judged by labels where the product has any."""
-    counts = Counter(_verdict(example, spec) for example in sound)
-    verdict, votes = counts.most_common(1)[0]
-    if 2 * votes <= len(sound):
+    verdicts = [_verdict(example, spec) for example in sound]
+    verdict, votes = Counter(verdicts).most_common(1)[0]
+    if 2 * votes <= len(sound) + unanswerable:
         return None
-    return [example for example in sound if _verdict(example, spec) == verdict][-1]
+    return [example for example, said in zip(sound, verdicts, strict=True) if said == verdict][-1]
 
 
 def _verdict(example: Example, spec: EvaluationSpec) -> bytes:
