@@ -7,6 +7,7 @@ from dagster import AssetExecutionContext, AssetsDefinition, DataVersion, Materi
 from assets.chain import Chain
 from assets.shown import artifact_metadata, markdown_table
 from ml_platform.contracts.drift import ColumnDrift, DriftReport, Moved
+from ml_platform.lineage.artifacts import Artifact
 from resources.manifests import Value
 from resources.reporting import readable_failures, report_to
 from resources.state import StoreResource
@@ -21,7 +22,7 @@ def drift_report_asset(chain: Chain) -> AssetsDefinition:
 
     @chain.asset(
         "drift_report",
-        kinds={"python", "scipy", "html"},
+        kinds={"scipy", "evidently", "html"},
         code=CODE,
         settings=[product.features, product.monitor_policy.drift],
         upstream=["snapshot"],
@@ -43,11 +44,22 @@ def drift_report_asset(chain: Chain) -> AssetsDefinition:
             found = load_drift_report(made)
         return MaterializeResult(
             value=Value.of(made),
-            metadata=_shown(found) | artifact_metadata(made),
+            metadata=_shown(found) | _pages(made) | artifact_metadata(made),
             data_version=DataVersion(made.sha256),
         )
 
     return drift_report
+
+
+def _pages(made: Artifact) -> dict[str, Any]:
+    """The summary with its plots, as this page shows it, and where the whole report lies as HTML."""
+    shown = {
+        "summary": MetadataValue.md(made.file("summary.md").read_text(encoding="utf-8")),
+        "report_html": MetadataValue.path(str(made.file("report.html"))),
+    }
+    if "evidently.html" in made.manifest.files:
+        shown["evidently_html"] = MetadataValue.path(str(made.file("evidently.html")))
+    return shown
 
 
 def _shown(report: DriftReport) -> dict[str, Any]:
@@ -56,7 +68,6 @@ def _shown(report: DriftReport) -> dict[str, Any]:
     ]
     return {
         "verdict": MetadataValue.text(str(report.verdict)),
-        "reason": MetadataValue.md(report.reason),
         "parts": MetadataValue.md(markdown_table(("part", "verdict", "tested", "drifted", "unclear", "why"), parts)),
         "columns": MetadataValue.md(_columns(report.columns)),
         "slices_that_moved": MetadataValue.md(_columns(report.slices)),

@@ -45,6 +45,10 @@ class Table:
     slices: tuple[str, ...] = ()
 
 
+Tables = Mapping[tuple[DriftPart, str], Table]
+"""What was compared, by part and name: a view of features may be called like a source."""
+
+
 def compare_table(part: DriftPart, table: Table, policy: DriftPolicy, seed: int) -> list[ColumnDrift]:
     """Every column of a table, not yet corrected for the others: see `corrected`."""
     drawn = [sampled(len(rows), policy.sample_rows, seed) for rows in (table.reference, table.current)]
