@@ -81,9 +81,12 @@ def print_readings(seen: LastLook) -> None:
     """Every metric of the last look against its limit; nothing where nothing was measured."""
     if seen.look is None or not seen.look.decision.readings:
         return
-    against = f"canary {short(seen.look.canary)} against" if seen.look.canary else "alone,"
+    from ml_platform.serving.gateway.console.words import measured_canary
+
+    canary = measured_canary(seen.look)
+    against = f"canary {short(canary)} against" if canary else "alone,"
     title = f"What is seen of {seen.product}: {against} production {short(seen.look.production or 'none')}"
-    shown = "effect" if seen.look.canary else "value"
+    shown = "effect" if canary else "value"
     headers = (
         "metric",
         "verdict",

@@ -79,7 +79,9 @@ def running_console(
     ledger = given.get("ledger") or Ledger(world.url)
     if "ledger" not in given:
         deployments.swap(Deployment(RoutingTable.of(ledger.state(world.product))))
-    gathering = Gathering(ledger, given.get("looks") or looks, deployments, lambda: problems, patience_seconds)
+    gathering = Gathering(
+        ledger, given.get("looks") or looks, deployments, lambda: problems, world.home.incidents, patience_seconds
+    )
     find = given.get("find") or (lambda response_id: trace(response_id, store, world.home.provenance_log))
     console = Console(gathering, Entrance(door, Sessions(console_secret(world.home)), told.on_loopback), find)
     app = Gateway(console.routes(), metrics, most=told.in_flight)

@@ -126,7 +126,7 @@ def _console(home: Home, backstage: Backstage, follower: Follower, stack: AsyncE
     ledger, looks = Ledger(home.ledger_url, keep_connections=True), LookStore(home.monitoring_url)
     stack.callback(ledger.close)
     stack.callback(looks.close)
-    gathering = Gathering(ledger, looks, backstage.deployments, lambda: follower.problems)
+    gathering = Gathering(ledger, looks, backstage.deployments, lambda: follower.problems, home.incidents)
     sessions = Sessions(console_secret(home))
     return Console(gathering, Entrance(backstage.door, sessions, backstage.settings.on_loopback), backstage.find)
 

@@ -9,6 +9,7 @@ from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.monitoring import Look
 from ml_platform.contracts.policy import SlotName
 from ml_platform.serving.gateway.console.glances import Said
+from ml_platform.serving.gateway.console.incidents import PostMortem
 from ml_platform.serving.gateway.console.slots import LedgerView, SlotView
 from ml_platform.serving.gateway.console.stance import Stance
 from ml_platform.serving.gateway.console.words import late_look, verdicts
@@ -36,6 +37,7 @@ class Board:
     latest: Said[Look | None]
     past: Said[tuple[Look, ...]]
     stance: Stance
+    incidents: tuple[PostMortem, ...] = ()
 
     @property
     def look(self) -> Look | None:

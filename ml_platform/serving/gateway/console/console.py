@@ -2,6 +2,7 @@
 a product and second for all who look, and whatever hangs is waited for for a moment and then named."""
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,9 +21,11 @@ from ml_platform.serving.gateway.console.gathering import Gathering
 from ml_platform.serving.gateway.console.pages import Pages
 from ml_platform.serving.gateway.console.sessions import PATH
 from ml_platform.serving.gateway.endpoints import require_answer
-from ml_platform.serving.gateway.exchange import Exchange, Header
-from ml_platform.serving.gateway.failures import HttpError, http_error
+from ml_platform.serving.gateway.exchange import ClientGone, Exchange, Header
+from ml_platform.serving.gateway.failures import HttpError, http_error, unexpected
 from ml_platform.serving.threads import CallThreads
+
+logger = logging.getLogger(__name__)
 
 PAGE_SECONDS = 10.0
 FRESH_SECONDS = 1.0
@@ -58,6 +61,7 @@ class Console:
             f"{PATH}/find": {"GET": self._page(self._look_up)},
             f"{PATH}/products/": {"GET": self._page(self._product)},
             f"{PATH}/responses/": {"GET": self._page(self._response)},
+            f"{PATH}/incidents/": {"GET": self._page(self._incident)},
         }
 
     def _page(self, work: Work) -> Endpoint:
@@ -71,6 +75,11 @@ class Console:
                 await self._fail(exchange, HttpError(503, "page_late", "This page took too long. Try again."))
             except MlPlatformError as error:
                 await self._fail(exchange, http_error(error))
+            except (ClientGone, asyncio.CancelledError):
+                raise
+            except Exception:
+                logger.exception("a mistake of ours", extra={"response_id": exchange.response_id})
+                await self._fail(exchange, unexpected())
 
         return endpoint
 
@@ -104,6 +113,16 @@ class Console:
         answered, now = require_answer(found, key), datetime.now(UTC)
         content = await self._render(lambda: self._pages.response(answered, now))
         await self._send(exchange, key, response_id, content, product=answered.record.product)
+
+    async def _incident(self, exchange: Exchange) -> None:
+        key, (product, _, name) = self._entrance.enter(exchange), _last(exchange).partition(".")
+        named = await self._gathering.products()
+        known = product in (named.value or ()) and key.allows(Scope.OPERATE, product)
+        blocks = await self._gathering.incident(product, name) if known else None
+        if blocks is None:
+            raise HttpError(404, "incident_not_found", "There is no such post-mortem here, or your key is not for it.")
+        content = await self._render(lambda: self._pages.incident(product, name, blocks))
+        await self._send(exchange, key, name, content, product=product)
 
     async def _look_up(self, exchange: Exchange) -> None:
         self._entrance.enter(exchange)

@@ -8,7 +8,7 @@ from itertools import groupby, pairwise
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.monitoring import Look, MetricReading
 from ml_platform.evaluation.drawing import CANDIDATE, LINE, MUTED, WARNING, Canvas
-from ml_platform.serving.gateway.console.words import compares, edge_words, metric_title, shown_numbers
+from ml_platform.serving.gateway.console.words import compares, edge_words, measured_canary, metric_title, shown_numbers
 
 WIDTH, HEIGHT = 344.0, 140.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 338.0, 14.0, 114.0
@@ -54,12 +54,12 @@ class Watch:
     @property
     def canary(self) -> str | None:
         """The canary that was measured, None for production alone."""
-        return self.looks[-1].canary
+        return _subject(self.looks[-1])[0]
 
     @property
     def production(self) -> str | None:
-        """What was in production then."""
-        return self.looks[-1].production
+        """What was in production when it began."""
+        return self.looks[0].production
 
     def curves(self) -> list[Curve]:
         """How each reading of the last look came about."""
@@ -99,7 +99,8 @@ def watches(looks: Iterable[Look]) -> list[Watch]:
 
 def _subject(look: Look) -> tuple[str | None, str | None]:
     """Whom it measured: a canary, or production alone."""
-    return look.canary, None if look.canary else look.production
+    canary = measured_canary(look)
+    return canary, None if canary else look.production
 
 
 def _drawable(number: float | None) -> float | None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from ml_platform.contracts.deployment import DeploymentState
@@ -14,6 +15,7 @@ from ml_platform.lineage.looks import LookStore
 from ml_platform.serving.deployment import Deployments
 from ml_platform.serving.gateway.console.board import Board, OverviewRow, Problem
 from ml_platform.serving.gateway.console.glances import Glance, Said
+from ml_platform.serving.gateway.console.incidents import Block, PostMortem, newest_incidents, read_incident
 from ml_platform.serving.gateway.console.slots import LedgerView, read_ledger
 from ml_platform.serving.gateway.console.stance import stance_of
 from ml_platform.serving.threads import CallThreads
@@ -31,25 +33,29 @@ class _Watched:
     ledger: Glance[LedgerView]
     latest: Glance[Look | None]
     past: Glance[tuple[Look, ...]]
+    incidents: Glance[tuple[PostMortem, ...]]
 
 
 @dataclass
 class Gathering:
     """Asks the ledger and the looks, and this worker for what it serves; `problems` is what the worker struggles with.
 
-    Nothing here is asked before somebody looks at a page.
+    `incidents` is the folder in which a controller on this machine leaves its post-mortems. Nothing is asked before
+    somebody looks at a page.
     """
 
     ledger: Ledger
     looks: LookStore
     deployments: Deployments
     problems: Callable[[], Mapping[str, str]]
+    incidents: Path
     patience_seconds: float = 2.0
     _watched: dict[str, _Watched] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._ledger_threads = CallThreads("console: ledger", threads=2)
         self._look_threads = CallThreads("console: looks", threads=2)
+        self._file_threads = CallThreads("console: incidents", threads=2)
         self._states: Glance[dict[str, DeploymentState]] = self._seldom(LEDGER, self._read_states, self._ledger_threads)
         self._latest: Glance[dict[str, Look]] = self._seldom(LOOKS, self._read_latest, self._look_threads, 1.0)
         self._names: tuple[str, ...] = ()
@@ -64,8 +70,18 @@ class Gathering:
     async def board(self, product: str) -> Board:
         """Everything on one product, which `products` must have named."""
         watched = self._watched.get(product) or self._watch(product)
-        ledger, latest, past = await asyncio.gather(watched.ledger.look(), watched.latest.look(), watched.past.look())
-        return Board(product, ledger, latest, past, stance_of(product, self.deployments, self.problems()))
+        ledger, latest, past, incidents = await asyncio.gather(
+            watched.ledger.look(), watched.latest.look(), watched.past.look(), watched.incidents.look()
+        )
+        if latest.value and past.value and latest.value.decision.epoch != past.value[-1].decision.epoch:
+            watched.past.ask_anew()
+        stance = stance_of(product, self.deployments, self.problems())
+        return Board(product, ledger, latest, past, stance, incidents.value or ())
+
+    async def incident(self, product: str, name: str) -> tuple[Block, ...] | None:
+        """A post-mortem, None where there is none of that name. Raises TimeoutError and BusyError."""
+        read = partial(read_incident, self.incidents, product, name)
+        return await self._file_threads.call(read, timeout_seconds=self.patience_seconds)
 
     async def overview(self) -> tuple[tuple[OverviewRow, ...], tuple[Problem, ...]]:
         """All products, and what is wrong with what is told of them."""
@@ -92,6 +108,9 @@ class Gathering:
             ledger=Glance(LEDGER, partial(read_ledger, self.ledger, product), self._ledger_threads, **patience),
             latest=Glance(LOOKS, partial(self.looks.latest, product), self._look_threads, **patience),
             past=self._seldom(LOOKS, partial(self.looks.history, product), self._look_threads),
+            incidents=self._seldom(
+                "The folder of incidents", partial(newest_incidents, self.incidents, product), self._file_threads
+            ),
         )
         return watched
 

@@ -66,6 +66,10 @@ class Glance(Generic[T]):
         problem = self._problem if self._asking is None else f"{self._name} does not answer."
         return Said(self._value, problem, age)
 
+    def ask_anew(self) -> None:
+        """Lets the next look ask, however short the last one is ago."""
+        self._asked_at = float("-inf")
+
     async def _refresh(self) -> None:
         try:
             self._value = await self._threads.call(self._ask, timeout_seconds=FORGOTTEN_SECONDS)

@@ -20,6 +20,7 @@ from ml_platform.evaluation.drawing import CANDIDATE, LINE, MUTED, Canvas, print
 from ml_platform.lineage.provenance.store import Answered
 from ml_platform.serving.gateway.console import curves, words
 from ml_platform.serving.gateway.console.board import Board, OverviewRow, Problem, slot_rows
+from ml_platform.serving.gateway.console.incidents import Block
 from ml_platform.serving.gateway.exchange import Header
 
 FOLDER = Path(__file__).parent / "templates"
@@ -95,6 +96,7 @@ class Pages:
             no_look=board.no_look,
             problems=board.problems(now),
             slots=slot_rows(board, _steps),
+            incidents=board.incidents,
             watches=[_watch(one, board.look) for one in curves.watches(board.looks)],
             **_telling(now),
         )
@@ -102,6 +104,10 @@ class Pages:
     def overview(self, rows: Sequence[OverviewRow], problems: Sequence[Problem], now: datetime) -> Markup:
         """All products, one a line."""
         return self._render("overview", rows=rows, problems=problems, **_telling(now))
+
+    def incident(self, product: str, name: str, blocks: Sequence[Block]) -> Markup:
+        """A post-mortem."""
+        return self._render("incident", product=product, name=name, blocks=blocks)
 
     def login(self, *, said: str, next_path: str, insecure: bool) -> Markup:
         """The form that takes a key."""
@@ -126,8 +132,8 @@ class Pages:
             **_telling(now),
         )
 
-    def _render(self, name: str, **values: Any) -> Markup:
-        return Markup(self._environment.get_template(f"{name}.html.j2").render(**values))  # noqa: S704 - see module
+    def _render(self, template: str, /, **values: Any) -> Markup:
+        return Markup(self._environment.get_template(f"{template}.html.j2").render(**values))  # noqa: S704 - see module
 
 
 def _telling(now: datetime) -> dict[str, Any]:

@@ -54,6 +54,12 @@ def compares(reading: MetricReading) -> bool:
     return reading.canary is not None or reading.effect is not None
 
 
+def measured_canary(look: Look) -> str | None:
+    """The canary that a look's readings are about; a look that ended a rollout no longer has it in its slot."""
+    against = any(compares(one) for one in look.decision.readings)
+    return (look.canary or look.decision.release_id) if against else None
+
+
 def shown_numbers(reading: MetricReading) -> tuple[float | None, float | None, float | None]:
     """What is drawn against the limit: the effect with its bounds, or production's value with its own."""
     if compares(reading):
