@@ -127,12 +127,7 @@ class Comparison:
 
     def misassigned(self) -> str | None:
         """What shows that users are not in the arms by chance, so that nothing can be compared; None for nothing."""
-        seen = self._now(self._arms)
-        production, canary = seen.by_exposure(np.ones_like(seen.x))
-        if log_e_misassigned(seen.exposures, production, canary) < -math.log(MISASSIGNED):
-            return None
-        expected = float(seen.exposures @ (production + canary))
-        return f"{canary.sum():,.0f} users in the canary where about {expected:,.0f} are assigned to it"
+        return misassigned(self._now(self._arms))
 
     def first(self, signal: Signal) -> Strata:
         """Each user's first answer that shows a signal."""
@@ -166,3 +161,12 @@ class Comparison:
             drawn = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8, person=b"mlp.balance")
             self._draws.append((int.from_bytes(drawn.digest(), "big") >> 11) / (1 << 53))
         return number
+
+
+def misassigned(seen: Strata) -> str | None:
+    """What shows that users, each as first seen, are not in the arms by chance; None for nothing."""
+    production, canary = seen.by_exposure(np.ones_like(seen.x))
+    if log_e_misassigned(seen.exposures, production, canary) < -math.log(MISASSIGNED):
+        return None
+    expected = float(seen.exposures @ (production + canary))
+    return f"{canary.sum():,.0f} users in the canary where about {expected:,.0f} are assigned to it"

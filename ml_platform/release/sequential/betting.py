@@ -16,7 +16,7 @@ from ml_platform.release.sequential.rates import Floats, log_mean_exp
 
 BETS: Floats = 0.95 * 0.5 ** np.arange(8.0)
 """Shares of the largest bet that can never lose everything; the capital is the mean over them."""
-_TOLERANCE = 1e-7
+_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from scipy.special import betainc
@@ -54,6 +55,7 @@ def quantile_bounds(ordered: Floats, q: float, level: float) -> tuple[float | No
     return value, None if low is None else float(ordered[low - 1]), None if high is None else float(ordered[high - 1])
 
 
+@cache
 def users_for_bound(q: float, level: float) -> int:
     """How many values it takes until one of them is an upper bound of the q quantile."""
     n = 1

@@ -20,8 +20,8 @@ ODDS_RATIOS: Floats = np.geomspace(1.2, 30.0, 16)
 """How much likelier than production the canary may make it; the e-value is their mean, each as likely as the others."""
 PRIOR = 0.5
 """Both parameters of the beta distribution that bounds of a share are mixed over (Jeffreys)."""
-_TOLERANCE = 1e-9
-"""How far a bound that is solved for may be off."""
+_TOLERANCE = 1e-6
+"""How far a bound that is solved for may be off, in relation to itself."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Events:
             return None
         if self.worse_by(0.0, users).log_e >= target:
             return 0.0
-        return float(brentq(lambda rise: self.worse_by(rise, users).log_e - target, 0.0, 1.0, xtol=1e-6))
+        return float(brentq(lambda rise: self.worse_by(rise, users).log_e - target, 0.0, 1.0, xtol=1e-5))
 
 
 def log_e_misassigned(exposure: Floats, production: Floats, canary: Floats) -> float:
@@ -103,8 +103,8 @@ def share_bounds(total: float, n: float, level: float) -> tuple[float, float]:
     def refuted(share: float) -> float:
         return target - log_likelihood(total, n, share)
 
-    low = 0.0 if total <= 0 else brentq(refuted, 1e-300, mean, xtol=_TOLERANCE)
-    high = 1.0 if total >= n else brentq(refuted, mean, math.nextafter(1.0, 0.0), xtol=_TOLERANCE)
+    low = 0.0 if total <= 0 else brentq(refuted, 1e-300, mean, xtol=1e-9, rtol=_TOLERANCE)
+    high = 1.0 if total >= n else brentq(refuted, mean, math.nextafter(1.0, 0.0), xtol=1e-9, rtol=_TOLERANCE)
     return float(low), float(high)
 
 
