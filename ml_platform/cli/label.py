@@ -1,9 +1,10 @@
 """`mlp label next|put|export`: questions that were really asked, and what the right answer would have been."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from ml_platform.errors import ContractError, InvalidInputError
 
 if TYPE_CHECKING:
     from ml_platform.contracts.labelling import GivenLabel
+    from ml_platform.contracts.products import Product
     from ml_platform.contracts.provenance import ProvenanceRecord
     from ml_platform.lineage.labels import LabelStore
     from ml_platform.lineage.provenance.store import ProvenanceStore
@@ -68,12 +70,15 @@ def put(
     as_json: AsJson = False,
 ) -> None:
     """Keep the right answer to a question; put again it changes nothing, another one takes its place."""
-    wanted = (
-        _from_file(file) if file is not None else [{"response_id": response_id, "answer": answer, "cannot": cannot}]
-    )
-    kept = []
+    if (file is None) == (response_id is None):
+        raise typer.BadParameter("give either RESPONSE_ID with --answer or --cannot, or --file")
+    said = [{"response_id": response_id, "answer": answer, "cannot": cannot}]
+    wanted = said if file is None else _from_file(file)
+    from ml_platform.contracts.products import find_product
+
+    products = cache(find_product)
     with _stores() as (answers, labels):
-        made = [_label(one, by, answers, where) for where, one in enumerate(wanted, start=1)]
+        made = [_label(one, by, answers, products, where) for where, one in enumerate(wanted, start=1)]
         kept = [(label.response_id, labels.put(label).value) for label in made]
     if as_json:
         print_json([{"response_id": name, "kept": how} for name, how in kept])
@@ -124,10 +129,11 @@ def _stores() -> "Iterator[tuple[ProvenanceStore, LabelStore]]":
         yield answers, labels
 
 
-def _label(one: dict[str, Any], by: str, answers: "ProvenanceStore", number: int) -> "GivenLabel":
+def _label(
+    one: dict[str, Any], by: str, answers: "ProvenanceStore", products: "Callable[[str], Product]", number: int
+) -> "GivenLabel":
     """The label that a person means. Raises InvalidInputError where it could not teach."""
     from ml_platform.contracts.labelling import GivenLabel
-    from ml_platform.contracts.products import find_product
     from ml_platform.lineage.answered import known_at
     from ml_platform.monitoring.labelling import label_problem
     from ml_platform.serving.guardrails.personal_data import redact
@@ -139,7 +145,7 @@ def _label(one: dict[str, Any], by: str, answers: "ProvenanceStore", number: int
     record = answers.find(str(one.get("response_id")))
     if record is None:
         raise InvalidInputError(f"{where}: there is no such answer in {answers.name}. `mlp label next` shows ids.")
-    product, now = find_product(record.product), datetime.now(UTC)
+    product, now = products(record.product), datetime.now(UTC)
     given, cannot = (None if one.get(key) is None else redact(_text(one[key]))[0] for key in ("answer", "cannot"))
     if given is not None and (problem := label_problem(product, record, given)):
         raise InvalidInputError(f"{where}: {problem}. Correct the answer, or say with --cannot why there is none.")

@@ -94,3 +94,80 @@ def test_a_correction_that_teaches_needs_no_labeller_and_one_that_does_not_does(
     heard = TODAY + timedelta(minutes=5)
     fill(store, asked(1), correction(1, received_at=heard), asked(2), correction(2, "Houston!", received_at=heard))
     assert next_ids(capsys) == [response_id_of(2)]
+
+
+def test_a_file_of_labels_is_put_whole_or_not_at_all(
+    store: ProvenanceStore, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    fill(store, asked(1), asked(2))
+    path = tmp_path / "labels.jsonl"
+    good = {"response_id": response_id_of(1), "answer": RIGHT}
+    path.write_text(json.dumps(good) + "\n" + json.dumps({"response_id": response_id_of(2), "answer": "late"}))
+    assert "label 2" in refused(capsys, "put", "--by", "ana", "--file", str(path))
+    assert run(["label", "export", "flight_assistant"]) == 0
+    assert capsys.readouterr().out == ""
+    other = {"response_id": response_id_of(2), "cannot": "Nobody knows; ask ana@example.org"}
+    path.write_text(json.dumps(good) + "\n\n" + json.dumps(other) + "\n")
+    assert [one["kept"] for one in told(capsys, "put", "--by", "ana", "--file", str(path), "--json")] == ["new", "new"]
+    out = tmp_path / "out.jsonl"
+    assert run(["label", "export", "flight_assistant", "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [json.loads(rows[0]["label"]), rows[1]["cannot"]] == [RIGHT, "Nobody knows; ask [email]"]
+    assert "2 labels" in capsys.readouterr().out
+
+
+def test_labellers_who_disagree_are_told_apart_and_a_third_is_asked(
+    store: ProvenanceStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(store, asked(1))
+    other = {**RIGHT, "intent": "why", "reply": "Because 25% of recent EWR departures left late."}
+    for by, answer in (("ana", RIGHT), ("ben", other)):
+        told(capsys, "put", response_id_of(1), "--by", by, "--answer", json.dumps(answer), "--json")
+    (again,) = told(capsys, "next", "flight_assistant", "--by", "cy", "--json")
+    assert again["reasons"] == ["labellers disagree"]
+    assert told(capsys, "next", "flight_assistant", "--by", "ben", "--json") == []
+    assert run(["label", "export", "flight_assistant"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["labeller"], row["disputed"]) for row in rows] == [("ana", True), ("ben", True)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("put", "resp_00000000", "--by", "ana", "--answer", "x"), 1, "there is no such answer"),
+        (("put", "resp_00000000", "--by", "ana@example.org", "--answer", "x"), 1, "there is no such answer"),
+        (("put", "resp_00000000", "--answer", "x"), 2, "--by"),
+        (("put", "--by", "ana"), 2, "RESPONSE_ID"),
+        (("put", "--by", "ana", "--file", "nowhere.jsonl"), 1, "cannot be read"),
+        (("next", "flight_asistant"), 1, "did you mean 'flight_assistant'"),
+        (("export", "flight_asistant"), 1, "did you mean 'flight_assistant'"),
+    ],
+)
+def test_mistakes_are_explained(
+    store: ProvenanceStore, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    fill(store, asked(1))
+    assert run(["label", *arguments]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_a_labeller_is_no_address(store: ProvenanceStore, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(store, asked(1))
+    put = ("put", response_id_of(1), "--answer", json.dumps(RIGHT), "--by")
+    assert "labeller" in refused(capsys, *put, "ana@example.org")
+
+
+def test_people_read_why_a_question_is_asked(store: ProvenanceStore, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(store, asked(1), copied(1, RIGHT))
+    assert run(["label", "next", "flight_assistant"]) == 0
+    out = capsys.readouterr().out
+    for words in ("releases disagree in intent", "question 1", "late_chance 23", "mlp label put"):
+        assert words in out
+
+
+def test_where_nothing_was_answered_it_says_so_and_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path))
+    assert "nothing was answered yet" in refused(capsys, "next", "flight_assistant")
+    assert list(tmp_path.iterdir()) == []

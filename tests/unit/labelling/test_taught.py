@@ -24,6 +24,7 @@ from ml_platform.snapshots.extract import manifest_of, take_snapshot
 from ml_platform.snapshots.leakage import check_leakage
 from tests.samples.answered import fill
 from tests.samples.monitoring import MONITOR_POLICY
+from tests.samples.postgres import make_database
 from tests.samples.provenance import make_feedback, make_outcome, make_record, response_id_of
 
 NAME = "helpdesk"
@@ -325,6 +326,23 @@ def test_a_past_day_keeps_its_snapshot_whatever_is_said_later(world: World) -> N
     again = world.snapshot().sha256
     world.say(corrected(1, "x", idempotency_key="much later", received_at=later))
     assert world.snapshot().sha256 == again
+
+
+def test_both_databases_give_the_same_snapshot_whatever_else_they_hold(
+    world: World, postgres: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened = make_outcome(1, product=NAME, entity={"id": "live 1"}, occurred_at=ASKED, received_at=ASKED)
+    values = [asked(1), corrected(1), asked(2, utterance="Où va-t-il ? 🧳"), corrected(2, "z"), label(2), happened]
+    world.say(*values)
+    first = world.snapshot()
+    monkeypatch.setenv("ML_PLATFORM_PROVENANCE_URL", make_database(postgres))
+    world.answers, world.labels = ProvenanceStore(world.home.provenance_url), LabelStore(world.home.provenance_url)
+    world.say(asked(9), *reversed(values))
+    second = world.snapshot()
+    assert second.sha256 == first.sha256
+    assert manifest_of(second).tables["answered"].rows == 4
+    world.answers.close()
+    world.labels.close()
 
 
 def example(name: str, **changes: Any) -> Example:
