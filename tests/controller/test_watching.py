@@ -6,44 +6,16 @@ from typing import Any
 
 import pytest
 
-from ml_platform.contracts.decided import DecisionRecorded
 from ml_platform.contracts.monitor_policy import MonitorPolicy
-from ml_platform.contracts.monitoring import Action, Decision
+from ml_platform.contracts.monitoring import Action
 from ml_platform.contracts.policy import SlotName
-from ml_platform.contracts.release import VersionedPart
-from ml_platform.errors import StorageError
-from ml_platform.lineage.contents import keep_content
-from ml_platform.monitoring import keeping
-from ml_platform.release import watching
-from ml_platform.release.controlling import ControllerLoop
-from ml_platform.release.decide import decide
-from ml_platform.release.situation import Past, Plan
-from ml_platform.release.traffic import Traffic
-from tests.samples.releases import OPERATOR, make_policy
-from tests.samples.rollouts import WATCHED, Rollout, make_rollout
+from tests.samples.releases import OPERATOR
+from tests.samples.rollouts import WATCHED, Rollout, go_on, make_rollout, slots
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Rollout:
     return make_rollout(tmp_path / "home")
-
-
-def slots(world: Rollout) -> dict[SlotName, str]:
-    return world.controller.state(world.product).slots
-
-
-def go_on(world: Rollout, loop: ControllerLoop, *, rounds: int = 12, **answers: Any) -> list[Decision]:
-    """Answers and minutes, until the canary is in production or gone; the decisions that did something."""
-    done = []
-    for _ in range(rounds):
-        world.answer(150, **answers)
-        world.pass_minutes(20)
-        world.answer(150, **answers)
-        decision = world.look(loop).decision
-        done += [] if decision.action is Action.HOLD else [decision]
-        if SlotName.CANARY not in slots(world):
-            break
-    return done
 
 
 def test_a_good_canary_goes_up_its_steps_and_into_production(world: Rollout) -> None:
@@ -210,116 +182,3 @@ def test_a_promotion_waits_for_the_signature_that_its_policy_asks_for(tmp_path: 
     world.controller.sign_off(world.product, canary, OPERATOR, "I looked", datetime.now(UTC), "operator")
     assert world.look(loop).decision.action is Action.PROMOTE
     world.controller.ledger.verify(world.trust.evidence, world.trust.operators)
-
-
-def test_a_policy_of_the_older_form_holds_and_says_so_once(tmp_path: Path) -> None:
-    class Older(Rollout):
-        def release(self, seed: int, **files: bytes) -> Any:
-            made = super().release(seed, **files)
-            part = VersionedPart(version="1.0.0", content_sha256=self.older())
-            return made.model_copy(update={"monitor_policy": part})
-
-        def older(self) -> str:
-            from ml_platform.contracts.base import Contract
-
-            class Form(Contract):
-                version: str = "1.0.0"
-                alerts: bool = True
-
-            from ml_platform.lineage import contents
-
-            contents.KINDS.setdefault(Form, contents.KINDS[MonitorPolicy])
-            try:
-                keep_content(self.store, Form())
-            finally:
-                contents.KINDS.pop(Form)
-            return Form().sha256
-
-    from ml_platform.contracts.home import Home
-
-    home = Home(tmp_path / "home")
-    world = Older(home, home.ledger_url)
-    world.serve(1)
-    world.try_out(2)
-    loop = world.loop()
-    for _ in range(3):
-        world.answer(100, canary_errors=1.0)
-        decision = world.look(loop).decision
-        assert decision.action is Action.HOLD
-        assert "of an older form" in decision.reason
-    world.look(world.successor(loop))
-    assert world.kinds().count("decision_recorded") == 1
-
-
-def test_a_move_that_the_door_holds_leaves_no_word_and_says_why(tmp_path: Path) -> None:
-    world = make_rollout(tmp_path / "home")
-    loop = world.loop()
-    canary = slots(world)[SlotName.CANARY]
-    world.controller.pin_policy(
-        world.product, make_policy(version="9.9.9"), OPERATOR, "stricter", datetime.now(UTC), "operator"
-    )
-    before = world.kinds()
-    done = go_on(world, loop, rounds=4)
-    decision = world.look(loop).decision
-    assert done == []
-    assert decision.action is Action.HOLD
-    assert "Step up was decided" in decision.reason
-    assert world.kinds() == before
-    assert slots(world)[SlotName.CANARY] == canary
-
-
-def test_nothing_goes_forward_that_cannot_be_kept_and_what_stops_still_stops(world: Rollout, monkeypatch: Any) -> None:
-    def broken(*_: Any, **__: Any) -> str:
-        raise StorageError("the disk is full")
-
-    monkeypatch.setattr(watching, "keep_decision", broken)
-    loop = world.loop()
-    assert go_on(world, loop, rounds=4) == []
-    assert "the disk is full" in world.look(loop).decision.reason
-    (decision,) = go_on(world, loop, canary_errors=0.9)
-    assert decision.action is Action.ABORT
-    assert world.events("decision_recorded")[-1]["kept_sha256"] is None
-
-
-def test_the_records_of_answers_being_down_moves_nothing(world: Rollout, monkeypatch: Any) -> None:
-    loop = world.loop()
-    world.answer(150)
-    world.pass_minutes(60)
-    world.answer(150, canary_errors=0.0)
-    monkeypatch.setattr(watching, "BLIND_S", -1.0)
-
-    def down(_: Any) -> Any:
-        raise StorageError("the store is down")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("ml_platform.monitoring.observations.Feed.read", down)
-        for _ in range(3):
-            decision = world.look(loop).decision
-            assert decision.action is Action.HOLD
-            assert "the store is down" in decision.reason
-    assert world.kinds().count("decision_recorded") == 1
-    assert world.look(loop).decision.action is Action.STEP_UP
-
-
-def test_a_kept_decision_is_made_again_from_what_was_kept(world: Rollout) -> None:
-    """Replay gives the same decision: same answers in any order, same policy, same readings."""
-    go_on(world, world.loop(), canary_errors=0.4)
-    said = DecisionRecorded.model_validate(world.events("decision_recorded")[-1])
-    decision, seen = keeping.load_kept(world.store, said.kept_sha256 or "")
-    assert decision == said.decision
-    events = world.controller.ledger.events(world.product)
-    place = next(n for n, event in enumerate(events) if event.kind == "decision_recorded")
-    from ml_platform.lineage.replay import Replay
-
-    replay = Replay(world.product).add_all(events[:place])
-    assert replay.opened
-    traffic = Traffic(replay.opened.epoch, world.watched, world.watched)
-    traffic.add(reversed(seen))
-    at = max(one.answered_at for one in seen)
-    found = traffic.findings(replay.slots[SlotName.CANARY], replay.slots[SlotName.PRODUCTION], at)
-    again = decide(Plan(None, world.watched), replay.state(), found, Past(), decision.at)
-    assert (again.action, again.readings, again.monitor_policy_sha256) == (
-        decision.action,
-        decision.readings,
-        decision.monitor_policy_sha256,
-    )

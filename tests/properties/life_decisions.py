@@ -34,6 +34,7 @@ WAYS = (
     (Action.STEP_UP, Action.STEP_UP, Action.PROMOTE),
     (Action.STEP_UP, Action.PROMOTE, Action.ROLL_BACK),
     (Action.STEP_UP, Action.ABORT),
+    (Action.PAUSE,),
 )
 
 
@@ -77,6 +78,8 @@ class DecidingLife(WorkingLife):
         self.a_whole_run(which, number, "")
         for action in then:
             self.a_controller_decides(action, 1 - number, 0, 31)
+        if then == (Action.PAUSE,):
+            self.move(which, "resume", number, 0)
 
     def _decision(self, action: Action, which: int, epoch: int) -> Decision | None:
         release_id = RELEASES[which].release_id

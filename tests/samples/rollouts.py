@@ -7,7 +7,8 @@ from typing import Any
 
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.monitor_policy import MonitorPolicy
-from ml_platform.contracts.monitoring import Look
+from ml_platform.contracts.monitoring import Action, Decision, Look
+from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.provenance import FeaturesRead, ProvenanceRecord, RecordedError, Timings
 from ml_platform.contracts.release import Release, VersionedPart
 from ml_platform.contracts.routing import Cohort
@@ -144,3 +145,22 @@ def make_rollout(folder: Any, **given: Any) -> Rollout:
     world.serve(1)
     world.try_out(2)
     return world
+
+
+def slots(world: Rollout) -> dict[SlotName, str]:
+    """What is in the slots now."""
+    return world.controller.state(world.product).slots
+
+
+def go_on(world: Rollout, loop: ControllerLoop, *, rounds: int = 12, **answers: Any) -> list[Decision]:
+    """Answers and minutes, until the canary is in production or gone; the decisions that did something."""
+    done = []
+    for _ in range(rounds):
+        world.answer(150, **answers)
+        world.pass_minutes(20)
+        world.answer(150, **answers)
+        decision = world.look(loop).decision
+        done += [] if decision.action is Action.HOLD else [decision]
+        if SlotName.CANARY not in slots(world):
+            break
+    return done

@@ -1,0 +1,95 @@
+"""What decisions say: every signal, what is waited for, and whose signature is missing."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ml_platform.contracts.evidence import Verdict
+from ml_platform.contracts.monitor_policy import MonitorPolicy, Signal
+from ml_platform.contracts.monitoring import Action
+from ml_platform.release.decide import decide
+from ml_platform.release.situation import Findings, Plan
+from tests.samples.decisions import (
+    CANARY,
+    COST,
+    ERRORS,
+    FINE,
+    GOOD,
+    HARMFUL,
+    NOW,
+    PLAN,
+    POLICY,
+    STEPS,
+    UNSURE,
+    breach,
+    passing,
+    reading,
+    standing,
+)
+from tests.samples.monitoring import monitor_policy
+
+
+def test_a_hold_says_what_it_waits_for_and_what_could_be_seen_by_now() -> None:
+    decision = decide(PLAN, standing(2), UNSURE, replace(GOOD, since_move=4, step_minutes=10), NOW)
+    assert decision.waits_for == (
+        "the cool-down after the last move: 6 minutes more",
+        "the step: 20 minutes more",
+        "error_rate: 40 users more (the smallest harm that could be seen by now is 0.07)",
+    )
+
+
+def test_an_abort_names_every_signal_whatever_order_they_came_in() -> None:
+    failed = (reading(Verdict.FAIL), reading(Verdict.FAIL, "cost"))
+    broken = (breach(CANARY), breach(CANARY, Signal.UNSAFE))
+    one = decide(PLAN, standing(), Findings(failed, (), broken), GOOD, NOW)
+    other = decide(PLAN, standing(), Findings(failed[::-1], (), broken[::-1]), GOOD, NOW)
+    assert one.reason == other.reason
+    assert one.reason == (
+        "Hard limit: 8 of 10 answers within 60 s: error. Hard limit: 8 of 10 answers within 60 s: unsafe. "
+        "Cost: it was looked at. Error_rate: it was looked at."
+    )
+
+
+@pytest.mark.parametrize(
+    ("sign_off", "findings", "why"),
+    [
+        ({"always": True, "cost_rises_by": None}, FINE, "every promotion needs one"),
+        ({"always": False, "cost_rises_by": 0.25}, Findings(readings=passing(canary=0.13)), "cost rises by 30%"),
+        ({"always": False, "cost_rises_by": 0.25}, Findings(readings=passing(canary=None)), "nobody can tell"),
+    ],
+)
+def test_a_promotion_waits_for_a_signature_where_the_policy_asks(sign_off: Any, findings: Findings, why: str) -> None:
+    policy = monitor_policy(metrics=[ERRORS, COST], sign_off=sign_off)
+    waiting = decide(Plan(STEPS, policy), standing(2), findings, GOOD, NOW)
+    assert waiting.action is Action.HOLD
+    assert why in waiting.waits_for[0]
+    assert decide(Plan(STEPS, policy), standing(2), findings, replace(GOOD, signed_off=True), NOW).action is (
+        Action.PROMOTE
+    )
+    assert decide(Plan(STEPS, policy), standing(1), findings, GOOD, NOW).action is Action.STEP_UP
+
+
+@pytest.mark.parametrize("cost", [0.1, 0.12, 0.05])
+def test_a_cost_that_hardly_rises_needs_no_signature(cost: float) -> None:
+    policy = monitor_policy(metrics=[ERRORS, COST], sign_off={"always": False, "cost_rises_by": 0.25})
+    findings = Findings(readings=passing(canary=cost))
+    assert decide(Plan(STEPS, policy), standing(2), findings, GOOD, NOW).action is Action.PROMOTE
+
+
+def test_where_no_metric_watches_the_cost_a_rise_of_it_cannot_be_ruled_out() -> None:
+    policy = monitor_policy(metrics=[ERRORS], sign_off={"always": False, "cost_rises_by": 0.25})
+    found = decide(Plan(STEPS, policy), standing(2), Findings(readings=(reading(Verdict.PASS),)), GOOD, NOW)
+    assert "no metric tells" in found.waits_for[0]
+
+
+def test_without_a_policy_nothing_moves_and_the_reason_is_told() -> None:
+    decision = decide(Plan(STEPS, None, "It is of an older form."), standing(), HARMFUL, GOOD, NOW)
+    assert decision.action is Action.HOLD
+    assert "It is of an older form." in decision.reason
+    assert decision.incident
+
+
+def test_the_policy_that_judged_is_named() -> None:
+    policy: MonitorPolicy = POLICY
+    assert decide(PLAN, standing(), FINE, GOOD, NOW).monitor_policy_sha256 == policy.sha256
