@@ -37,11 +37,10 @@ from ml_platform.contracts.base import read_mapping
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.products import find_product
 from ml_platform.errors import AsOfOutsideDataError, InvalidInputError, MlPlatformError
+from resources.backfills import backfill_tag
 from resources.event_lines import EventLines
 from resources.runs import LAUNCHED_BY, alive, open_instance, report_abandoned_runs, stopped_from_outside
 from resources.state import PROJECT, home_at
-
-BACKFILL = "ml_platform/backfill"
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def _write(lines: TextIO, line: str) -> None:
 
 def _backfill(launch: Launch, days: list[date], *, again: bool) -> int:
     """One day after the other; a day that failed does not stop the rest, a day that is up to date is passed over."""
-    tags = {BACKFILL: f"{days[0]}..{days[-1]}"}
+    tags = backfill_tag(days[0], days[-1])
     failed = []
     for number, day in enumerate(days, start=1):
         launch.say(

@@ -25,6 +25,7 @@ from ml_platform.contracts.home import Home
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.release import Release
 from resources.automatic_runs import trigger_of
+from resources.backfills import backfilled_to
 from resources.manifests import Value
 from resources.reporting import readable_failures
 from resources.state import StoreResource
@@ -124,7 +125,7 @@ def canary_asset(chain: Chain) -> AssetsDefinition:
         """An accepted release begins to serve a small share of the users; a held one moves nothing.
 
         The controller checks evidence, expiry and policy again in the ledger's transaction. A release that is older
-        than what serves never moves anything, so that past days can be filled in without harm.
+        than what serves never moves anything, nor do the days of a backfill but the newest that there is.
         """
         from ml_platform.release.mirroring import mirror_slots
         from ml_platform.release.moves import Held
@@ -132,7 +133,8 @@ def canary_asset(chain: Chain) -> AssetsDefinition:
         now, release_id = datetime.now(UTC), registered_release.value_sha256
         with readable_failures():
             name, actor, controller = chain.product.name, f"dagster run {context.run.run_id}", _controller(store.home)
-            moved = controller.open_canary(name, release_id, now, actor)
+            last_day = backfilled_to(context.instance, context.run.tags)
+            moved = controller.open_canary(name, release_id, now, actor, backfilled_to=last_day)
             state = controller.state(name)
             mirrored = mirror_slots(controller, _mlflow(store.home), name, now, actor)
         context.log.info(f"{chain.product.name} {release_id[:12]}: {moved.sentence}")

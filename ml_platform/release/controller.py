@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 
 from ml_platform.contracts.deployment import DeploymentState
 from ml_platform.contracts.evidence import GateResult, Producer
@@ -102,15 +102,22 @@ class Controller:
             return found
 
     def open_canary(
-        self, product: str, release_id: str, now: datetime, actor: str, expected_epoch: int | None = None
+        self,
+        product: str,
+        release_id: str,
+        now: datetime,
+        actor: str,
+        expected_epoch: int | None = None,
+        backfilled_to: date | None = None,
     ) -> Move | Held:
         """Puts an eligible release into the canary slot at the first step of its policy's plan.
 
-        The canary of another release is replaced, unless this one is older: a backfill never moves a slot. An open
-        canary stays as it is. After its quarantine a release that was aborted or rolled back may be opened again.
+        The canary of another release is replaced, unless this one is older. An open canary stays as it is. After its
+        quarantine a release that was aborted or rolled back may be opened again. `backfilled_to` is the last day of
+        the backfill that made it, None for a run of its own: no past day of a backfill moves a slot.
         """
         with self._door(product, now, actor, expected_epoch) as door:
-            return moving.open_canary(door, release_id)
+            return moving.open_canary(door, release_id, backfilled_to)
 
     def advance_canary(
         self, product: str, release_id: str, now: datetime, actor: str, expected_epoch: int | None = None

@@ -1,6 +1,6 @@
 """Moves of the canary, inside the transaction that makes them; each asks the door what holds the release back."""
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from ml_platform.contracts.decided import DecisionRecorded
 from ml_platform.contracts.deployment import ReleaseState
@@ -23,20 +23,30 @@ from ml_platform.release.door import Door
 from ml_platform.release.moves import Held, Move
 
 
-def open_canary(door: Door, release_id: str) -> Move | Held:
-    """Puts an eligible release into the canary slot, in the place of an older one."""
+def open_canary(door: Door, release_id: str, backfilled_to: date | None = None) -> Move | Held:
+    """Puts an eligible release into the canary slot, in the place of an older one.
+
+    `backfilled_to` is the last day of the backfill that made it, None for a run of its own: of the days that a
+    backfill fills in only the newest that there is may move a slot.
+    """
     release, replay = door.find(release_id), door.transaction.replay
     if replay.states[release_id] not in (*UNSERVED, *FALLEN):
         return door.already(release_id)
     found = door.assess(release)
     if held := door.why_held(release, found):
         return held
+    if backfilled_to and release.data.as_of < (newest := _newest_day(replay, backfilled_to)):
+        return Held(replay.product, release_id, because=f"a past day of a backfill, {newest} is newer")
     door.say(release, found)
     if canary := replay.slots.get(SlotName.CANARY):
         door.transaction.append(CanaryReplaced(release_id=canary, by=release_id))
     exposure = door.policy_of(release).canary.steps[0]
     event = door.transaction.append(CanaryOpened(release_id=release_id, step=1, exposure=exposure))
     return Move(replay.product, release_id, SlotName.CANARY, exposure, event.epoch, changed=True)
+
+
+def _newest_day(replay: Replay, backfilled_to: date) -> date:
+    return max([backfilled_to, *(release.data.as_of for release in replay.releases.values())])
 
 
 def advance_canary(door: Door, release_id: str, at: datetime | None = None) -> Move | Held:
