@@ -2,42 +2,28 @@
 
 import heapq
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from ml_platform.contracts.home import Home
+from ml_platform.contracts.monitor_policy import Signal
 from ml_platform.contracts.monitoring import Seen
-from ml_platform.contracts.product import EvaluationSpec
-from ml_platform.contracts.provenance import Feedback, Outcome
+from ml_platform.contracts.provenance import Feedback, Outcome, ProvenanceRecord
 from ml_platform.lineage.artifacts import ArtifactStore
 from ml_platform.lineage.ledger import Ledger
+from ml_platform.lineage.provenance.named import find_answers
 from ml_platform.lineage.provenance.store import Answered, ProvenanceStore
 from ml_platform.lineage.provenance.tailing import News, Tail
 from ml_platform.monitoring.assigned import Releases, known_releases
 from ml_platform.monitoring.clock import ProductClock
-from ml_platform.monitoring.labels import SKEW, Label, Told
+from ml_platform.monitoring.labels import SKEW
 from ml_platform.monitoring.seeing import dislike, judge, read_by, see, tell
-from ml_platform.monitoring.signals import said_positive
+from ml_platform.monitoring.settling import Settling
+from ml_platform.monitoring.signals import DISLIKES, said_positive
 
 logger = logging.getLogger(__name__)
 
-JOINED_AT_ONCE = 500
-SETTLES = timedelta(minutes=10)
-"""An outcome that was there in time may take so long, by our clock, from the gateway to the store."""
-
-
-@dataclass(slots=True)
-class _Open:
-    """An answer of which more may be learnt; `closes` is when its mature label is final, None before it is mature."""
-
-    seen: Seen
-    said: tuple[bool, ...]
-    entity: str | None
-    evaluation: EvaluationSpec | None
-    outcomes: dict[str, Told] = field(default_factory=dict)
-    closes: datetime | None = None
+AT_ONCE = 500
 
 
 class Feed:
@@ -45,7 +31,8 @@ class Feed:
 
     A label that matured without an outcome may still get one that was in time and came late to the store; a label that
     counted is never taken back. Raises StorageError and BusyError when the store does not answer: nothing is lost, the
-    next read has it. What the store holds and cannot be read is left out, logged and counted in `damaged`.
+    next read has it. What the store holds and cannot be read is left out, logged and counted in `damaged`. Until it
+    is mature, an answer takes a few hundred bytes here; then it is read again. For one thread.
     """
 
     def __init__(
@@ -60,15 +47,15 @@ class Feed:
     ) -> None:
         """`since` is a time of ours: answers given from about then on are read, None for all that there are."""
         self._store, self._product, self._releases, self._age = store, product, releases, label_age
-        self._wall = wall
         self._clock = ProductClock(releases.time, wall=wall)
         # The clocks of gateways differ: what is too old is known by its epoch.
         self._tail = Tail(store, product, None if since is None else since - SKEW)
-        self._unread: list[News] = []
-        self._open: dict[str, _Open] = {}
-        self._about: defaultdict[str, set[str]] = defaultdict(set)
+        self._unread: News | None = None
+        self._young: dict[str, datetime] = {}
         self._due: list[tuple[datetime, str]] = []
-        self._closing: list[tuple[datetime, str]] = []
+        self._disliked: set[str] = set()
+        self._settling = Settling(wall)
+        self._found: dict[str, Seen] = {}
         self.damaged = 0
 
     def now(self) -> datetime:
@@ -77,107 +64,105 @@ class Feed:
 
     def read(self) -> tuple[Seen, ...]:
         """What is new or has changed since the last read, the oldest first; each answer once, as it is known now."""
-        self._unread.append(self._tail.read())
-        joined = [self._prepared(news) for news in self._unread]
+        more = True
+        while more:
+            left, self._unread = self._unread is not None, self._unread or self._tail.read()
+            self._take_in(self._unread)
+            more, self._unread = left or self._unread.more, None
+        self._mature()
+        self._settling.let_go()
+        found, self._found = self._found.values(), {}
+        return tuple(sorted(found, key=lambda seen: (seen.answered_at, seen.response_id)))
+
+    def _take_in(self, news: News) -> None:
+        """One page of what came. All that may fail is asked first, so that nothing is taken in by half."""
+        answers = self._joined(news.records)
+        changed = [*self._disliked_by(news.feedback), *self._labelled_by(news.outcomes)]
         if self._clock.is_lost:
             self._clock.tell_earlier(self._tail.newest())
-        # From here on nothing is asked of a database, so that nothing is taken in by half.
-        changed: dict[str, None] = {}
-        for news, answers in zip(self._unread, joined, strict=True):
-            changed |= dict.fromkeys(self._begin(answers))
-            changed |= dict.fromkeys(self._hear(news.feedback, news.outcomes))
-            self.damaged += len(news.damaged)
-        self._unread = []
-        changed |= dict.fromkeys(self._mature())
-        found = tuple(self._open[response_id].seen for response_id in changed)
-        self._close()
-        return found
-
-    def _prepared(self, news: News) -> list[Answered]:
-        """New answers with all that was said of them; their releases are looked up, too."""
-        for problem in news.damaged:
-            logger.error("%s: left out of what is decided on: %s", self._product, problem)
-        # Batches are stored in the order of names; time goes by in the order of answers.
-        records = sorted(news.records, key=lambda record: (record.answered_at, record.response_id))
-        for record in records:
-            self._releases.evaluation(self._releases.assigned(record))
-            self._releases.evaluation(record.release_id)
-        pages = range(0, len(records), JOINED_AT_ONCE)
-        return [one for first in pages for one in self._store.join(records[first : first + JOINED_AT_ONCE])]
-
-    def _begin(self, answers: list[Answered]) -> list[str]:
-        """Takes in new answers; returns their names."""
+        for seen in changed:
+            self._found[seen.response_id] = seen
+            self._settling.update(seen)
+            self._note_dislike(seen)
         times = self._clock.tell([answered.record for answered in answers])
         for answered, at in zip(answers, times, strict=True):
-            self._open_one(answered, at)
-        return [answered.record.response_id for answered in answers]
+            self._begin(see(answered, at, self._releases))
+        for problem in news.damaged:
+            logger.error("%s: left out of what is decided on: %s", self._product, problem)
+        self.damaged += len(news.damaged)
 
-    def _open_one(self, answered: Answered, at: datetime) -> None:
-        record, seen = answered.record, see(answered, at, self._releases)
-        evaluation = read_by(record, seen.release_id, self._releases)
-        opened = _Open(seen, said_positive(record, evaluation), record.entity_key, evaluation)
-        self._open[record.response_id] = opened
-        if opened.entity is not None:
-            self._about[opened.entity].add(record.response_id)
-        heapq.heappush(self._due, (at + self._age, record.response_id))
-        self._keep(opened, answered.outcomes)
-
-    def _hear(self, feedback: Iterable[Feedback], outcomes: Iterable[Outcome]) -> list[str]:
-        """Joins what was said to the answers that it is about; returns those of which more is known now."""
-        changed = []
-        for thumb in feedback:
-            changed += [one for one in self._meant(thumb) if self._dislike(self._open[one], thumb)]
-        for outcome in outcomes:
-            for response_id in self._meant(outcome):
-                opened = self._open[response_id]
-                self._keep(opened, [outcome])
-                # A label that is there is final: what contradicts it now would have to unmake a decision.
-                if opened.closes is not None and not opened.seen.labelled and self._judge(opened).happened is not None:
-                    changed.append(response_id)
-        return changed
-
-    def _meant(self, said: Feedback | Outcome) -> list[str]:
-        if said.response_id is not None:
-            return [said.response_id] if said.response_id in self._open else []
-        return sorted(self._about.get(said.entity_key or "", ()))
-
-    def _dislike(self, opened: _Open, feedback: Feedback) -> bool:
-        """Whether that is news."""
-        before, opened.seen = opened.seen, dislike(opened.seen, [feedback])
-        return opened.seen is not before
-
-    def _keep(self, opened: _Open, outcomes: Iterable[Outcome]) -> None:
-        opened.outcomes = tell(outcomes, opened.evaluation, self._releases.time) | opened.outcomes
-
-    def _mature(self) -> list[str]:
-        """The answers whose label age is over by now."""
-        now, matured = self.now(), []
-        while self._due and self._due[0][0] <= now:
-            _, response_id = heapq.heappop(self._due)
-            opened = self._open[response_id]
-            opened.closes = self._wall() + SETTLES
-            heapq.heappush(self._closing, (opened.closes, response_id))
-            self._judge(opened)
-            matured.append(response_id)
-        return matured
-
-    def _judge(self, opened: _Open) -> Label:
-        """Gives a mature answer its label, if there is one."""
-        opened.seen, label = judge(
-            opened.seen, opened.said, opened.outcomes.values(), opened.evaluation, self._age, self._releases.time
+    def _joined(self, records: Iterable[ProvenanceRecord]) -> list[Answered]:
+        """New answers with all that was said of them; their releases are looked up, too."""
+        # Batches are stored in the order of names; time goes by in the order of answers.
+        new = sorted(
+            (one for one in records if one.response_id not in self._young and one.response_id not in self._settling),
+            key=lambda record: (record.answered_at, record.response_id),
         )
-        return label
+        for record in new:
+            self._releases.evaluation(self._releases.assigned(record))
+            self._releases.evaluation(record.release_id)
+        pages = range(0, len(new), AT_ONCE)
+        return [one for first in pages for one in self._store.join(new[first : first + AT_ONCE])]
 
-    def _close(self) -> None:
-        """Lets go of the answers of which nothing more can be learnt."""
-        now = self._wall()
-        while self._closing and self._closing[0][0] <= now:
-            _, response_id = heapq.heappop(self._closing)
-            opened = self._open.pop(response_id)
-            if opened.entity is not None:
-                self._about[opened.entity].discard(response_id)
-                if not self._about[opened.entity]:
-                    del self._about[opened.entity]
+    def _begin(self, seen: Seen) -> None:
+        self._found[seen.response_id] = seen
+        self._young[seen.response_id] = seen.at
+        heapq.heappush(self._due, (seen.at + self._age, seen.response_id))
+        self._note_dislike(seen)
+
+    def _disliked_by(self, feedback: Iterable[Feedback]) -> Iterator[Seen]:
+        """The answers of which it is news that somebody disliked them."""
+        said = [one for one in feedback if one.kind in DISLIKES]
+        names = {one.response_id for one in said if one.response_id is not None} - self._disliked
+        names = {name for name in names if name in self._young or name in self._settling}
+        entities = {one.entity_key or "" for one in said if one.response_id is None}
+        if not names and not entities:
+            return
+        for answered in find_answers(self._store, self._product, names, entities):
+            name = answered.record.response_id
+            if name in self._settling:
+                before = self._settling[name]
+                if (after := dislike(before, answered.feedback)) is not before:
+                    yield after
+            elif name in self._young and name not in self._disliked:
+                yield see(answered, self._young[name], self._releases)
+
+    def _labelled_by(self, outcomes: Iterable[Outcome]) -> Iterator[Seen]:
+        """Mature answers that had no label, and whose outcome was in time and came late to the store."""
+        names = self._settling.waiting_for(outcomes)
+        for answered in find_answers(self._store, self._product, names) if names else ():
+            seen = self._judged(answered, self._settling[answered.record.response_id])
+            if seen.labelled:
+                yield seen
+
+    def _mature(self) -> None:
+        """The answers whose label age is over by now; they are read again, with all that was said of them."""
+        now = self.now()
+        while self._due and self._due[0][0] <= now:
+            page = heapq.nsmallest(AT_ONCE, self._due) if len(self._due) > AT_ONCE else sorted(self._due)
+            names = [name for due, name in page if due <= now]
+            answers = find_answers(self._store, self._product, names)
+            judged = [
+                (one.record, self._judged(one, see(one, self._young[one.record.response_id], self._releases)))
+                for one in answers
+            ]
+            for record, seen in judged:
+                self._found[record.response_id] = seen
+                self._settling.add(record, seen)
+            for name in names:
+                heapq.heappop(self._due)
+                self._young.pop(name)
+                self._disliked.discard(name)
+
+    def _judged(self, answered: Answered, seen: Seen) -> Seen:
+        evaluation = read_by(answered.record, seen.release_id, self._releases)
+        outcomes = tell(answered.outcomes, evaluation, self._releases.time).values()
+        said = said_positive(answered.record, evaluation)
+        return judge(seen, said, outcomes, evaluation, self._age, self._releases.time)[0]
+
+    def _note_dislike(self, seen: Seen) -> None:
+        if seen.signals.get(Signal.DISLIKED) == 1.0:
+            self._disliked.add(seen.response_id)
 
 
 def open_feed(

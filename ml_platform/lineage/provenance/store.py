@@ -112,10 +112,12 @@ class ProvenanceStore:
 
     def join(self, records: Sequence[ProvenanceRecord]) -> list[Answered]:
         """Records of one product with what was said of them, by response id or entity."""
+        # Worked out once: the text of an entity takes as long as all the rest.
+        keyed = [(record, record.entity_key) for record in records]
         with self._reading() as connection:
-            thumbs = _said_of(connection, feedback, records, Feedback)
-            ends = _said_of(connection, outcomes, records, Outcome)
-        return [Answered(record, tuple(_of(record, thumbs)), tuple(_of(record, ends))) for record in records]
+            thumbs = _said_of(connection, feedback, keyed, Feedback)
+            ends = _said_of(connection, outcomes, keyed, Outcome)
+        return [Answered(one, tuple(_of(one, key, thumbs)), tuple(_of(one, key, ends))) for one, key in keyed]
 
     def conflicts(self) -> tuple[Conflict, ...]:
         """Everything that was refused, in the order in which it came."""
@@ -180,13 +182,13 @@ def record_of(content: str, sha256: str, response_id: str) -> ProvenanceRecord:
 
 
 def _said_of(
-    connection: Connection, table: Table, records: Sequence[ProvenanceRecord], contract: type[Any]
+    connection: Connection, table: Table, keyed: Sequence[tuple[ProvenanceRecord, str | None]], contract: type[Any]
 ) -> dict[tuple[str, str, str], list[Any]]:
     """What a table says of records, by product and the response or entity that it names."""
     found: dict[tuple[str, str, str], list[Any]] = {}
-    for product in {record.product for record in records}:
-        ids = [record.response_id for record in records if record.product == product]
-        entities = {record.entity_key for record in records if record.product == product} - {None}
+    for product in {record.product for record, _ in keyed}:
+        ids = [record.response_id for record, _ in keyed if record.product == product]
+        entities = {key for record, key in keyed if record.product == product} - {None}
         by_entity = and_(table.c.product == product, table.c.entity.in_(entities), table.c.response_id.is_(None))
         # Two queries, for each has its index; OR would leave it to the planner.
         for wanted in (table.c.response_id.in_(ids), by_entity):
@@ -199,8 +201,8 @@ def _said_of(
     return found
 
 
-def _of(record: ProvenanceRecord, said: dict[tuple[str, str, str], list[Any]]) -> list[Any]:
+def _of(record: ProvenanceRecord, key: str | None, said: dict[tuple[str, str, str], list[Any]]) -> list[Any]:
     """By response and by entity together, in the order in which they came."""
     named = said.get((record.product, "id", record.response_id), [])
-    about = said.get((record.product, "entity", record.entity_key or ""), [])
+    about = said.get((record.product, "entity", key or ""), [])
     return sorted([*named, *about], key=lambda item: item.received_at)

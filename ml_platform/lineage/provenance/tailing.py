@@ -1,7 +1,8 @@
 """What came into the store since the last time, of one product: read by the numbers of its rows."""
 
+import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,8 @@ from ml_platform.lineage.provenance.schema import feedback, outcomes, responses
 from ml_platform.lineage.provenance.store import ProvenanceStore, record_of
 from ml_platform.lineage.provenance.writing import microseconds
 
+logger = logging.getLogger(__name__)
+
 PAGE = 2_000
 GAP_SECONDS = 600.0
 """How long a number may be missing before it is given up: longer than any shipper takes to commit."""
@@ -22,12 +25,16 @@ MOST_GAPS = 200
 
 @dataclass(frozen=True)
 class News:
-    """What came: records, feedback and outcomes, each in the order of their numbers; `damaged` could not be read."""
+    """What came: records, feedback and outcomes, each in the order of their numbers; `damaged` could not be read.
+
+    With `more`, this is not all: read again.
+    """
 
     records: tuple[ProvenanceRecord, ...] = ()
     feedback: tuple[Feedback, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     damaged: tuple[str, ...] = ()
+    more: bool = False
 
 
 @dataclass
@@ -65,6 +72,7 @@ class _Place:
 class Tail:
     """The new rows of one product, each once; it begins with the answers given `since` then, or with the first one.
 
+    A store that was put back to an earlier state, e.g. from a backup, is read anew from there: then rows come twice.
     What was said before it began is found by `ProvenanceStore.join`. Nothing is marked as read when the store fails:
     StorageError and BusyError leave the place where it was.
     """
@@ -81,8 +89,8 @@ class Tail:
         self._places: tuple[_Place, _Place, _Place] | None = None
 
     def read(self) -> News:
-        """Everything that came since the last call."""
-        if self._places is None:
+        """What came since the last call, a page of each table at most."""
+        if self._places is None or self._was_put_back(self._places):
             self._places = self._begin()
         now = self._monotonic()
         # Answers last: what was said of an answer that is not here yet is found with it by the join.
@@ -103,6 +111,7 @@ class Tail:
             feedback=tuple(self._parsed(thumbs, lambda row: Feedback.from_log(row.content), damaged)),
             outcomes=tuple(self._parsed(ends, lambda row: Outcome.from_log(row.content), damaged)),
             damaged=tuple(damaged),
+            more=any(len(rows) >= PAGE for rows in (given, thumbs, ends)),
         )
 
     def newest(self, most: int = 50) -> tuple[ProvenanceRecord, ...]:
@@ -127,6 +136,16 @@ class Tail:
             first = self._number(func.max(responses.c.number), responses) if found is None else found - 1
         return _Place(responses, first), _Place(feedback, ends[0]), _Place(outcomes, ends[1])
 
+    def _was_put_back(self, places: Iterable[_Place]) -> bool:
+        lost = [
+            place.table.name
+            for place in places
+            if self._number(func.max(place.table.c.number), place.table) < place.last
+        ]
+        if lost:
+            logger.error("%s: has lost rows of %s that were read; it is read anew", self._store.name, ", ".join(lost))
+        return bool(lost)
+
     def _number(self, asked: Any, table: Table) -> int:
         return self._store.rows(select(asked).select_from(table))[0][0] or 0
 
@@ -138,12 +157,7 @@ class Tail:
         if place.gaps:
             gaps = or_(*(and_(table.c.number >= gap.first, table.c.number <= gap.last) for gap in place.gaps))
             yield from self._store.rows(query.where(gaps))
-        last = place.last
-        while rows := self._store.rows(query.where(table.c.number > last).limit(PAGE)):
-            yield from rows
-            last = rows[-1].number
-            if len(rows) < PAGE:
-                break
+        yield from self._store.rows(query.where(table.c.number > place.last).limit(PAGE))
 
     def _parsed(self, rows: Sequence[Row[Any]], read: Callable[[Row[Any]], Any], damaged: list[str]) -> Iterator[Any]:
         for row in rows:

@@ -13,8 +13,11 @@ from ml_platform.contracts.monitoring import Seen
 from ml_platform.contracts.provenance import FeedbackKind, LoggedContract
 from ml_platform.contracts.routing import Cohort, RouteReason
 from ml_platform.errors import StorageError
+from ml_platform.lineage.provenance import tailing
 from ml_platform.lineage.provenance.store import ProvenanceStore
-from ml_platform.monitoring.observations import SETTLES, Feed
+from ml_platform.monitoring import observations
+from ml_platform.monitoring.observations import Feed
+from ml_platform.monitoring.settling import SETTLES
 from tests.samples.observed import AGE, make_answer, put, releases, without_features
 from tests.samples.postgres import make_database, running_postgres
 from tests.samples.provenance import NOW, PRODUCT, make_feedback, make_outcome, response_id_of
@@ -251,6 +254,57 @@ def test_a_store_that_fails_in_the_middle_of_a_read_costs_nothing(
     found = watched.read()
     assert found.keys() == {response_id_of(number) for number in (1, 2, 3)}
     assert found[response_id_of(1)].signals[Signal.DISLIKED] == 1.0
+
+
+def test_a_backlog_of_many_pages_is_read_at_once(store: ProvenanceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tailing, "PAGE", 7)
+    monkeypatch.setattr(observations, "AT_ONCE", 5)
+    watched = Watched(store)
+    put(store, *(make_answer(n) for n in range(50)), *(outcome(n, 2, late=True) for n in range(50)))
+    assert len(watched.read()) == 50
+    put(store, *(make_feedback(n, kind=FeedbackKind.THUMBS_DOWN) for n in range(20)))
+    assert len(watched.read()) == 20
+    watched.wall = NOW + 9 * HOUR
+    found = watched.read().values()
+    assert sum(seen.mature and seen.labelled for seen in found) == 50
+    assert sum(seen.signals[Signal.DISLIKED] for seen in found) == 20.0
+    assert watched.read() == {}
+
+
+def test_a_store_that_fails_while_labels_mature_costs_none_of_them(
+    store: ProvenanceStore, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, *(make_answer(n) for n in range(4)), *(outcome(n, 2, late=True) for n in range(4)))
+    watched.read()
+    watched.wall = NOW + 9 * HOUR
+
+    def down(_: object) -> list[object]:
+        raise StorageError("down")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(store, "join", down)
+        with pytest.raises(StorageError, match="down"):
+            watched.read()
+    assert [seen.labelled for seen in watched.read().values()] == [True] * 4
+
+
+def test_a_dislike_of_a_mature_answer_keeps_its_label(store: ProvenanceStore, watched: Watched) -> None:
+    put(store, make_answer(1), outcome(1, 2, late=True))
+    watched.wall = NOW + 7 * HOUR
+    watched.read()
+    put(store, make_feedback(1, kind=FeedbackKind.CORRECTION, text="It left late."))
+    seen = watched.one()
+    assert (seen.labelled, seen.signals[Signal.DISLIKED], seen.signals[Signal.MISSED]) == (True, 1.0, 1.0)
+    put(store, make_feedback(1, kind=FeedbackKind.THUMBS_DOWN, idempotency_key="again"))
+    assert watched.read() == {}
+
+
+def test_feedback_may_name_what_it_is_about(store: ProvenanceStore, watched: Watched) -> None:
+    put(store, make_answer(1), make_answer(501), make_answer(2))
+    watched.read()
+    about = make_answer(1).entity
+    put(store, make_feedback(1, response_id=None, entity=about, kind=FeedbackKind.THUMBS_DOWN))
+    assert watched.read().keys() == {response_id_of(1), response_id_of(501)}
 
 
 def test_a_store_that_is_not_there_is_told_of(tmp_path: Path) -> None:

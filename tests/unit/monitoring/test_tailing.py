@@ -81,10 +81,13 @@ def test_of_a_long_backlog_every_row_is_read(tmp_path: Path, monkeypatch: pytest
     store = sqlite(tmp_path)
     put(store, *(make_record(number) for number in range(50)), make_feedback(1), make_outcome(1))
     tail = Tail(store, PRODUCT)
-    news = tail.read()
-    assert sorted(numbers(news.records)) == sorted(response_id_of(number) for number in range(50))
+    pages = [tail.read()]
+    while pages[-1].more:
+        pages.append(tail.read())
+    read = [name for news in pages for name in numbers(news.records)]
+    assert (len(pages), sorted(read)) == (8, sorted(response_id_of(number) for number in range(50)))
     # What was said before it began is for the join: the tail only brings what is new.
-    assert (news.feedback, news.outcomes) == ((), ())
+    assert {(news.feedback, news.outcomes) for news in pages} == {((), ())}
     put(store, make_feedback(2), make_outcome(2))
     news = tail.read()
     assert (len(news.records), len(news.feedback), len(news.outcomes)) == (0, 1, 1)
@@ -119,3 +122,17 @@ def test_the_newest_answers_are_told_without_moving_the_place(tmp_path: Path) ->
     tail = Tail(store, PRODUCT)
     assert numbers(tail.newest(2)) == [response_id_of(4), response_id_of(3)]
     assert len(tail.read().records) == 5
+
+
+def test_a_store_that_was_put_back_to_an_earlier_state_is_read_anew(tmp_path: Path) -> None:
+    store = sqlite(tmp_path)
+    put(store, *(make_record(number) for number in range(5)))
+    tail = Tail(store, PRODUCT)
+    assert len(tail.read().records) == 5
+    engine = create_engine(store.url)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM responses WHERE number > 2"))
+    engine.dispose()
+    put(store, make_record(7), segment="2-b.wal")
+    assert len(tail.read().records) == 3
+    assert tail.read().records == ()
