@@ -85,6 +85,7 @@ def test_lists_of_named_members_are_merged_by_name_and_others_replaced() -> None
         {"gate": "b", "at_least": 0.5},
         {"gate": "c"},
     ]
+    assert merge(gates, [{"gate": "a", "absent": True}]) == [{"gate": "b", "at_least": 0.8}]
     assert merge({"steps": [0.1, 0.5], "x": {"y": 1}}, {"steps": [0.3], "x": {"z": 2}}) == {
         "steps": [0.3],
         "x": {"y": 1, "z": 2},

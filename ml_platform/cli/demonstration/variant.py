@@ -11,6 +11,7 @@ from ml_platform.errors import InvalidInputError
 
 NAMES = ("gate", "metric", "signal")
 """What tells the members of a list from each other, where they are mappings that are known by name."""
+ABSENT = "absent"
 WRITTEN = "# Written by `mlp demo` out of {source} and the changes in its {plan}. Edits are lost.\n"
 
 
@@ -49,14 +50,16 @@ def edited(text: str, edits: Mapping[str, str], name: str) -> str:
 def merge(old: Any, new: Any) -> Any:
     """The old value with the new one's parts in it: mappings by key, lists by their members' names, the rest replaced.
 
-    A member of a list that is known by name changes in its place; one that was not there is added.
+    A member of a list that is known by name changes in its place; one that was not there is added, and one that is
+    `absent` left out.
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return {**old, **{key: merge(old.get(key), value) for key, value in new.items()}}
     known = _by_name(old)
     changed = _by_name(new)
     if known and changed:
-        return list({**known, **{name: merge(known.get(name), one) for name, one in changed.items()}}.values())
+        members = {**known, **{name: merge(known.get(name), one) for name, one in changed.items()}}
+        return [one for one in members.values() if not one.get(ABSENT)]
     return new
 
 
