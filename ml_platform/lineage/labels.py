@@ -8,6 +8,7 @@ from functools import cached_property
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     Engine,
     Index,
     Integer,
@@ -56,7 +57,7 @@ class Kept(StrEnum):
 
 
 class LabelStore:
-    """Labels in the database of the records, SQLite or PostgreSQL; the table is made on first use.
+    """Labels in the database of the records, SQLite or PostgreSQL; the first label makes the table.
 
     Raises StorageError and BusyError when the database does not answer.
     """
@@ -66,13 +67,7 @@ class LabelStore:
 
     @cached_property
     def _engine(self) -> Engine:
-        engine = open_store(self.url)
-        with engine.connect().execution_options(writes=True) as connection, connection.begin():
-            if connection.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
-            if not inspect(connection).has_table(labels.name):
-                metadata.create_all(connection)
-        return engine
+        return open_store(self.url)
 
     def close(self) -> None:
         """Lets go of the connections."""
@@ -92,6 +87,7 @@ class LabelStore:
         with self._explained(), self._engine.connect() as connection:
             writer = connection.execution_options(writes=True)
             with writer.begin():
+                _make_table(writer)
                 query = select(labels.c.revision, labels.c.sha256).where(mine).order_by(labels.c.revision.desc())
                 last = writer.execute(query.limit(1)).first()
                 if last is not None and last.sha256 == label.said_sha256:
@@ -121,6 +117,8 @@ class LabelStore:
 
     def _labels(self, where: object) -> list[GivenLabel]:
         with self._explained(), self._engine.connect() as connection, connection.begin():
+            if not inspect(connection).has_table(labels.name):
+                return []
             query = select(labels.c.content).where(where).order_by(labels.c.number)  # type: ignore[arg-type]
             return [GivenLabel.from_log(content) for content in connection.scalars(query)]
 
@@ -139,3 +137,12 @@ class LabelStore:
             raise StorageError(f"{where}: {error.orig}.") from error
         except OSError as error:
             raise StorageError(f"{where}: {error}.") from error
+
+
+def _make_table(connection: Connection) -> None:
+    """Makes the table for whoever writes first: reading makes none."""
+    if inspect(connection).has_table(labels.name):
+        return
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
+    metadata.create_all(connection)
