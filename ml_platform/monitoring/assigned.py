@@ -42,6 +42,11 @@ class Releases:
         content = None if release_id is None else self.serving(release_id)
         return None if content is None else content.evaluation
 
+    def deadline_ms(self, release_id: str | None) -> float | None:
+        """How long a release is given for an answer where the client does not say, None where nobody knows."""
+        content = None if release_id is None else self.serving(release_id)
+        return None if content is None else float(content.spec.deadline_ms)
+
 
 def known_releases(ledger: Ledger, store: ArtifactStore, product: str) -> Releases:
     """The releases of a product as its ledger tells; read anew when an answer names an epoch that is not known yet.

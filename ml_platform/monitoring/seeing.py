@@ -19,6 +19,7 @@ def see(answered: Answered, at: datetime, releases: Releases) -> Seen:
     """An answer given at `at`, in the product's time; nothing is said of its label."""
     record = answered.record
     assigned = releases.assigned(record)
+    evaluation, deadline_ms = releases.evaluation(assigned), releases.deadline_ms(assigned)
     seen = Seen(
         response_id=record.response_id,
         release_id=assigned,
@@ -28,7 +29,7 @@ def see(answered: Answered, at: datetime, releases: Releases) -> Seen:
         at=at,
         answered_at=record.answered_at,
         user=record.user_sha256 or record.response_id,
-        signals=signals_of(record, assigned, releases.evaluation(assigned)),
+        signals=signals_of(record, assigned, evaluation, deadline_ms),
         mature=False,
         labelled=False,
     )
@@ -63,5 +64,7 @@ def judge(
     """An answer of a mature age with its label, if there is one."""
     asked = evaluation is not None and bool(evaluation.recall)
     label = label_of(seen.at, age, outcomes, time, asked=asked)
-    signals = seen.signals | judged_signals(said, label.happened or ())
+    # Who did not wait was told nothing, and not for any release's fault.
+    waited = Signal.ERROR in seen.signals
+    signals = seen.signals | (judged_signals(said, label.happened or ()) if waited else {})
     return replace(seen, signals=signals, mature=True, labelled=label.happened is not None), label

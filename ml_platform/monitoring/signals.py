@@ -17,10 +17,13 @@ from ml_platform.evaluation.answers import ParsedAnswer, parse_answer
 from ml_platform.evaluation.groundedness import is_grounded
 from ml_platform.evaluation.metrics import grounded_fields, refuses
 
-CLIENT_GONE = "client_gone"
+CLIENT_GONE, DEADLINE = "client_gone", "deadline"
 UNPARSABLE = "unparsable"
 NOTES = frozenset({CLIENT_GONE, "features_unknown", "cut_short"})
 """Kinds of recorded errors with which an answer is still one; every other kind is a failure of a release."""
+LEAST_PATIENCE = 0.1
+"""Who waits for less than this share of the product's own deadline proves nothing about any release by being too late:
+else whoever may ask could have every release taken back. A release that hangs shows with everybody who waits longer."""
 FORM, GROUNDED = "schema", "grounded"
 """The output guardrails that are about quality; whatever else stops an answer stops it because it is unsafe."""
 DISLIKES = frozenset(
@@ -29,15 +32,18 @@ DISLIKES = frozenset(
 
 
 def signals_of(
-    record: ProvenanceRecord, assigned: str | None, evaluation: EvaluationSpec | None
+    record: ProvenanceRecord,
+    assigned: str | None,
+    evaluation: EvaluationSpec | None,
+    deadline_ms: float | None = None,
 ) -> dict[Signal, float]:
-    """What is known of an answer at once; `evaluation` is that of the release that the user was `assigned` to.
+    """What is known of an answer at once; evaluation and deadline are of the release that the user was `assigned` to.
 
     A signal that says nothing of this answer is absent: of an answer that a client did not wait for, nobody knows how
     good it was, but the client walked away.
     """
     found = _measured(record)
-    if _left(record) and _is_own(record):
+    if (_left(record) and _is_own(record)) or _had_no_patience(record, deadline_ms):
         return found | {Signal.DISLIKED: 1.0}
     found[Signal.ERROR] = float(has_failed(record))
     found[Signal.DISLIKED] = 0.0
@@ -149,6 +155,13 @@ def _is_own(record: ProvenanceRecord) -> bool:
 
 def _left(record: ProvenanceRecord) -> bool:
     return any(error.kind == CLIENT_GONE for error in record.errors)
+
+
+def _had_no_patience(record: ProvenanceRecord, deadline_ms: float | None) -> bool:
+    """Whether nothing but a deadline of the client's own, far below the product's, kept it from an answer."""
+    failures = [error.kind for error in record.errors if error.kind not in NOTES]
+    hasty = deadline_ms is not None and record.timings.total_ms < LEAST_PATIENCE * deadline_ms
+    return hasty and bool(failures) and all(kind == DEADLINE for kind in failures)
 
 
 def _was_unparsable(record: ProvenanceRecord, assigned: str | None) -> bool:

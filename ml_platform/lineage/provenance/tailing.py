@@ -72,6 +72,7 @@ class _Place:
 class Tail:
     """The new rows of one product, each once; it begins with the answers given `since` then, or with the first one.
 
+    What comes after the first of these is read whatever its time: the clock of its gateway may be wrong.
     A store that was put back to an earlier state, e.g. from a backup, is read anew from there: then rows come twice.
     What was said before it began is found by `ProvenanceStore.join`. Nothing is marked as read when the store fails:
     StorageError and BusyError leave the place where it was.
@@ -100,14 +101,8 @@ class Tail:
             place.fill([row for row in rows if row.number <= place.last], now)
             place.note([row for row in rows if row.number > place.last], now)
         damaged: list[str] = []
-        since = self._since
         return News(
-            # A row may lie behind the first one of its time and be older: batches are written in the order of names.
-            records=tuple(
-                record
-                for record in self._parsed(given, _record, damaged)
-                if since is None or record.answered_at >= since
-            ),
+            records=tuple(self._parsed(given, _record, damaged)),
             feedback=tuple(self._parsed(thumbs, lambda row: Feedback.from_log(row.content), damaged)),
             outcomes=tuple(self._parsed(ends, lambda row: Outcome.from_log(row.content), damaged)),
             damaged=tuple(damaged),

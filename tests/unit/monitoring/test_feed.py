@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from ml_platform.contracts.monitor_policy import Signal
 from ml_platform.contracts.monitoring import Seen
-from ml_platform.contracts.provenance import FeedbackKind, LoggedContract
+from ml_platform.contracts.provenance import FeedbackKind, LoggedContract, RecordedError, Timings
 from ml_platform.contracts.routing import Cohort, RouteReason
 from ml_platform.errors import StorageError
 from ml_platform.lineage.provenance import tailing
@@ -227,7 +228,9 @@ def test_a_feed_that_begins_without_traffic_knows_the_time_from_before(store: Pr
 
 
 def test_answers_from_before_the_beginning_are_left_out(store: ProvenanceStore) -> None:
-    put(store, *(make_answer(n) for n in range(0, 600, 100)), make_feedback(300, kind=FeedbackKind.THUMBS_DOWN))
+    for number in range(0, 600, 100):
+        put(store, make_answer(number))
+    put(store, make_feedback(300, kind=FeedbackKind.THUMBS_DOWN))
     watched = Watched(store, since=NOW + timedelta(seconds=360))
     found = watched.read()
     # The clocks of gateways may differ by a minute.
@@ -235,6 +238,26 @@ def test_answers_from_before_the_beginning_are_left_out(store: ProvenanceStore) 
     assert found[response_id_of(300)].signals[Signal.DISLIKED] == 1.0
     put(store, make_answer(700))
     assert watched.read().keys() == {response_id_of(700)}
+
+
+def test_a_gateway_whose_clock_is_behind_is_seen_all_the_same(store: ProvenanceStore) -> None:
+    put(store, make_answer(1))
+    watched = Watched(store, since=NOW + HOUR)
+    assert watched.read() == {}
+    put(store, make_answer(2, answered_at=NOW - 5 * HOUR))
+    assert watched.one().response_id == response_id_of(2)
+
+
+def test_who_did_not_wait_was_not_missed(store: ProvenanceStore, watched: Watched) -> None:
+    late = RecordedError(kind="deadline", message="the deadline passed before a release was asked")
+    hasty: dict[str, Any] = {"errors": (late,), "route_reason": RouteReason.FELL_BACK}
+    put(store, make_answer(10, timings=Timings(total_ms=1.0), **hasty), outcome(10, 2, late=True))
+    put(store, make_answer(20, timings=Timings(total_ms=2000.0), **hasty), outcome(20, 2, late=True))
+    watched.wall = NOW + 9 * HOUR
+    seen, waited = watched.read().values()
+    assert (waited.signals[Signal.ERROR], waited.signals[Signal.MISSED]) == (1.0, 1.0)
+    assert seen.labelled
+    assert not {Signal.ERROR, Signal.MISSED} & seen.signals.keys()
 
 
 def test_a_store_that_fails_in_the_middle_of_a_read_costs_nothing(
@@ -320,7 +343,7 @@ def test_who_was_sent_to_another_release_stays_with_the_arm(store: ProvenanceSto
     assert (seen.cohort, seen.signals[Signal.ERROR]) == (Cohort.CANARY, 1.0)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(range(24)), cuts=st.lists(st.integers(0, 24), max_size=4))
 def test_whatever_comes_in_whatever_order_the_same_is_known_in_the_end(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], cuts: list[int]

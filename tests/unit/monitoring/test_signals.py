@@ -134,6 +134,24 @@ CASES = [
         OF_TEXT | GUARDED | {Signal.ERROR},
     ),
     Case(
+        "a client that gave less time than any answer takes disliked it, and proves no error",
+        NOTHING | {"errors": (failure("deadline"),), "timings": Timings(total_ms=40.0)},
+        {Signal.DISLIKED},
+        OF_TEXT | GUARDED | {Signal.ERROR},
+    ),
+    Case(
+        "a release that hangs is an error, though the client gave less time than the product",
+        FELL_BACK | {"errors": (failure("deadline"),), "timings": Timings(total_ms=1500.0)},
+        {Signal.ERROR},
+        OF_TEXT | GUARDED,
+    ),
+    Case(
+        "a release that fails quickly is an error, whatever time there was",
+        NOTHING | {"errors": (failure("engine_error"), failure("deadline")), "timings": Timings(total_ms=40.0)},
+        {Signal.ERROR},
+        OF_TEXT | GUARDED,
+    ),
+    Case(
         "a client that hung up on a release that had failed does not hide the failure",
         FELL_BACK | {"errors": (failure("engine_error"), failure("client_gone"))},
         {Signal.ERROR},
@@ -146,7 +164,7 @@ CASES = [
 def test_of_an_answer(case: Case) -> None:
     plain: dict[str, Any] = {"verdicts": passed("schema") if "answer" not in case.record else (), "answer": answer()}
     record = make_answer(10, **plain | case.record)
-    found = signals_of(record, CANARY, SPEC)
+    found = signals_of(record, CANARY, SPEC, 10_000.0)
     assert {signal for signal in BAD if found.get(signal)} == case.bad
     assert {signal for signal in BAD if signal not in found} == case.unknown - case.bad
 
