@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ml_platform.contracts.product import ColumnType, FeatureViewSpec
+from ml_platform.contracts.product import AnsweredSpec, ColumnType, FeatureViewSpec
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.snapshot import SnapshotManifest
 from ml_platform.features.build import build_features
@@ -42,13 +42,14 @@ class Window:
 def source_tables(product: Product, reference: Artifact, current: Artifact, window: Window) -> list[Table]:
     """Every source of the product: what the reference snapshot knew of the past against the window's rows.
 
-    Times are no columns to compare: they move by nature. A table without a time is compared as a whole.
+    Times are no columns to compare: they move by nature. A table without a time is compared as a whole. What was said
+    of live answers is no source that could drift: it fills as people speak.
     """
     before, now = manifest_of(reference), manifest_of(current)
     past = Window(None, before.cutoff)
     found = []
     for name, source in product.spec.sources.items():
-        if name not in before.tables or name not in now.tables:
+        if isinstance(source, AnsweredSpec) or name not in before.tables or name not in now.tables:
             continue
         sides = [load_table(snapshot, name) for snapshot in (reference, current)]
         if source.event_time is not None:
