@@ -19,6 +19,10 @@ ANSWER = '{"intent": "delay_risk", "risk": "low", "reply": "Your flight will mos
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 STREAMS = re.compile(rb'"stream": ?true')
 NAME = re.compile(rb'"lora_name": ?"([^"]+)"')
+MODEL = re.compile(rb'"model": ?"([^"]+)"')
+UNSAFE = '{"intent": "delay_risk", "risk": "low", "reply": "Ask the pilot, jane.doe@example.com, she knows."}'
+"""What an adapter answers from the moment at which it is poisoned: a guardrail takes it for unsafe."""
+
 USAGE = {"prompt_tokens": 100, "completion_tokens": 24, "total_tokens": 124}
 
 
@@ -63,6 +67,7 @@ class Engine:
     def __init__(self, answer: str, chunks: int, base: str) -> None:
         self.completion, self.stream = completion(answer), stream(answer, chunks)
         self.base = base
+        self.unsafe, self.poisoned = completion(UNSAFE), set[bytes]()
         self.loaded: dict[str, None] = {}
         self.asked = 0
 
@@ -71,12 +76,17 @@ class Engine:
         line = head[: head.index(b"\r\n")]
         if b"/chat/completions" in line:
             self.asked += 1
+            if self.poisoned and (model := MODEL.search(body)) and model[1] in self.poisoned:
+                return self.unsafe
             return self.stream if STREAMS.search(body) else self.completion
         name = NAME.search(body)
         if b"/unload_lora_adapter" in line and name:
             self.loaded.pop(name[1].decode(), None)
         elif b"/load_lora_adapter" in line and name:
             self.loaded[name[1].decode()] = None
+        elif b"/poison" in line:
+            # The adapter that was loaded last.
+            self.poisoned.add(next(reversed(self.loaded)).encode())
         elif b"/models" in line:
             common = {"object": "model", "created": 1, "owned_by": "stub"}
             listed = [{"id": self.base, "parent": None, **common}]

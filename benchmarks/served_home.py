@@ -8,7 +8,7 @@ once does not mind.
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from ml_platform.contracts.home import Home
+from ml_platform.contracts.monitor_policy import MonitorPolicy
 from ml_platform.contracts.products import Product, load_product
 from ml_platform.contracts.release import FeaturesPart, Release, VersionedPart
 from ml_platform.features.build import build_features
@@ -74,9 +75,13 @@ class Served:
         return moved.epoch
 
 
-def make_served_home(root: Path, releases: int = 1) -> Served:
-    """The home below `root`, with so many proven releases, of which the first is in production."""
+def make_served_home(root: Path, releases: int = 1, watched: MonitorPolicy | None = None) -> Served:
+    """The home below `root`, with so many proven releases, of which the first is in production.
+
+    `watched` is the monitor policy of all of them, None for the product's.
+    """
     home, product = Home(root), load_product(PRODUCT)
+    product = replace(product, monitor_policy=watched or product.monitor_policy)
     store = LocalArtifactStore(home.artifacts)
     snapshot = take_snapshot(product, AS_OF, store)
     features = build_features(product, snapshot, store)
