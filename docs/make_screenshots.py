@@ -4,7 +4,9 @@
     python docs/make_screenshots.py flight_assistant
 
 Starts a webserver of its own on the home that ML_PLATFORM_HOME names, looks at what the last run left there, and
-writes docs/images/*.png. Needs playwright and Chromium (`playwright install chromium`, or /usr/bin/chromium).
+writes docs/images/*.png. With `--console http://127.0.0.1:8080` it takes the picture of the console instead, from a
+gateway that runs, best while a canary is open. Needs playwright and Chromium (`playwright install chromium`, or
+/usr/bin/chromium).
 """
 
 import argparse
@@ -36,6 +38,7 @@ GRAPH: ViewportSize = {"width": 2900, "height": 560}
 WITHOUT_NAVIGATION: FloatRect = {"x": 240, "y": 0, "width": 2660, "height": 560}
 PAGE: ViewportSize = {"width": 1500, "height": 1000}
 TALL_PAGE: ViewportSize = {"width": 1500, "height": 2000}
+CONSOLE: ViewportSize = {"width": 1240, "height": 1330}
 TERMINAL_COLUMNS = 160
 COLOURS = {r"\bPASS\b|✓": "bold green", r"\b(FAIL|ERROR|INCONCLUSIVE)\b": "bold red", r"canary|held": "bold cyan"}
 
@@ -54,6 +57,20 @@ def take_pictures(product: str, images: Path, chromium: str | None) -> None:
         asset_page(page, url, f"{product}/eval_report", images / "eval_summary.png", markdown="summary")
         report_page(page, product, images / "evaluation_report.png")
         run_page(page, product, images / "run.png")
+        browser.close()
+
+
+def take_console_picture(url: str, key: Path, product: str, picture: Path, chromium: str | None) -> None:
+    """Writes the console's page of a product as PNG."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport=CONSOLE)
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"{url}/console/products/{product}")
+        page.get_by_label("API key").fill(key.read_text(encoding="utf-8").strip())
+        page.get_by_role("button", name="Sign in").click()
+        page.locator("#decision .word").wait_for()
+        page.screenshot(path=picture)
         browser.close()
 
 
@@ -164,7 +181,14 @@ def main() -> None:
     parser.add_argument("product", nargs="?", default="flight_assistant")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--chromium", default=shutil.which("chromium"))
+    parser.add_argument("--console", metavar="URL", help="a gateway that runs: only its console's picture is taken")
+    parser.add_argument("--key", type=Path, default=home_at().keys / "local_api_key", help="the file with an API key")
     options = parser.parse_args()
+    if options.console:
+        picture = options.out / "console.png"
+        take_console_picture(options.console, options.key, options.product, picture, options.chromium)
+        sys.stdout.write(f"{picture}\n")
+        return
     take_pictures(options.product, options.out, options.chromium)
     for picture in sorted(options.out.glob("*.png")):
         sys.stdout.write(f"{picture}\n")

@@ -312,6 +312,32 @@ def test_what_was_read_before_is_shown_with_its_age_when_the_ledger_goes(world: 
     assert re.search(r"What is shown is \d+ s old", read)
 
 
+def test_a_store_that_answers_slowly_is_asked_less_often(world: World) -> None:
+    class Slow(Ledger):
+        reads = 0
+
+        def read(self, product: str) -> Any:
+            Slow.reads += 1
+            time.sleep(0.3)
+            return super().read(product)
+
+    with running_console(world, parts={"ledger": Slow(world.url)}) as console, console.client() as client:
+        client.get(f"/console/products/{world.product}")
+        before, end = Slow.reads, time.monotonic() + 4
+        while time.monotonic() < end:
+            assert client.get(f"/console/products/{world.product}").status_code == 200
+            time.sleep(0.1)
+    assert Slow.reads - before <= 2, "a twentieth of the time at most, for each of its two questions"
+
+
+def test_many_things_that_are_waited_for_are_counted_and_not_all_shown(console: RunningConsole) -> None:
+    world: Any = console.world
+    told = {"waits_for": tuple(f"thing {number}" for number in range(100))}
+    console.looks.put(make_look(world.product, START, looked_at=datetime.now(UTC), decision=told))
+    read = words(console.page())
+    assert "thing 11 and 88 more" in read
+
+
 def test_many_who_look_at_once_cost_one_reading(world: World) -> None:
     class Counting(Ledger):
         reads = 0

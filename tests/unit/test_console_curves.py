@@ -43,23 +43,35 @@ def test_a_rollout_that_ended_is_shown_behind_what_is_watched_since() -> None:
     assert watches(before) == [Watch(tuple(before))]
 
 
+def test_the_look_that_ended_a_rollout_is_its_last_although_its_slot_is_empty_by_then() -> None:
+    rollout, since = looks_of("b" * 64, 3), alone(2, 20)
+    [abort] = [look.model_copy(update={"canary": None, "exposure": 0.0}) for look in looks_of("b" * 64, 1, after=9)]
+    assert watches((*rollout, abort, *since)) == [Watch(tuple(since)), Watch((*rollout, abort))]
+    [promotion] = [look.model_copy(update={"production": "b" * 64}) for look in (abort,)]
+    [watch] = watches((*rollout, promotion))
+    assert (watch.canary, watch.production) == ("b" * 64, "a" * 64)
+
+
 def test_production_that_was_replaced_is_not_the_same_curve() -> None:
     first, second = alone(2, 0), [look.model_copy(update={"production": "d" * 64}) for look in alone(2, 10)]
     assert watches((*first, *second)) == [Watch(tuple(second))]
 
 
-def test_a_curve_has_its_points_in_the_products_time_and_marks_steps() -> None:
+def test_a_curve_runs_over_our_time_tells_the_products_and_marks_steps() -> None:
     looks = make_rollout("a", START, datetime.now(UTC), looks=20)
     curve = Watch(tuple(looks)).curves()[0]
-    assert [point.at for point in curve.points] == [look.decision.at for look in looks]
-    assert curve.steps == ((START + timedelta(minutes=100), 0.25),)
+    assert [point.told_at for point in curve.points] == [look.decision.at for look in looks]
+    assert curve.steps == ((looks[10].looked_at, 0.25),)
+    picture = draw(curve).svg()
+    assert "1 Apr 06:00" in picture
+    assert "1 Apr 09:10" in picture
 
 
 def test_long_histories_are_thinned_and_keep_their_end() -> None:
     looks = make_rollout("a", START, datetime.now(UTC), looks=400)
     for curve in Watch(tuple(looks)).curves():
         assert len(curve.points) <= MOST_POINTS
-        assert curve.points[-1].at == looks[-1].decision.at
+        assert curve.points[-1].at == looks[-1].looked_at
 
 
 def test_nothing_to_draw_says_so() -> None:

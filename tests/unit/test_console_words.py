@@ -31,7 +31,7 @@ def test_bounds_name_the_one_that_is_there() -> None:
     assert words.bounds_words(reading.model_copy(update={"effect_lower": None})) == "at most +3.0 points"
     assert words.bounds_words(reading.model_copy(update={"effect_upper": None})) == "at least −2.0 points"
     nothing = reading.model_copy(update={"effect_lower": None, "effect_upper": None})
-    assert words.bounds_words(nothing) == "–"
+    assert words.bounds_words(nothing) == "no bound yet"
 
 
 def test_production_alone_is_told_by_its_own_value_and_limit() -> None:

@@ -29,7 +29,11 @@ logger = logging.getLogger(__name__)
 
 PAGE_SECONDS = 10.0
 FRESH_SECONDS = 1.0
+MAKING_AT_MOST = 0.1
+"""The share of the time that a product's page may be in the making: one that takes long is made less often."""
 ANSWER_SECONDS = 5.0
+MOST_NAMED = 8
+"""So many products are named at the top of each page; of more, the list of all has to do."""
 HEADINGS = {400: "Not like this", 403: "Not for this key", 404: "Nothing there", 429: "Too often", 503: "Not now"}
 _RESPONSE_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
@@ -51,6 +55,7 @@ class Console:
         self._rendering = CallThreads("console: pages", threads=1)
         self._finding = CallThreads("console: answers", threads=4)
         self._made: dict[str, tuple[float, asyncio.Task[Markup]]] = {}
+        self._took: dict[str, float] = {}
 
     def routes(self) -> Routes:
         """Every path of the console."""
@@ -143,6 +148,7 @@ class Console:
         except HttpError as error:
             if error.code not in ("invalid_api_key", "insufficient_scope"):
                 raise
+            self._entrance.door.metrics.refused(error.code)
             await self._send_form(exchange, error.status, error.message)
             return
         await self._go_on(exchange, where, [cookie])
@@ -154,14 +160,18 @@ class Console:
         """The product's page as it was made within the last second; whoever asks meanwhile gets the same."""
         made_at, making = self._made.get(product, (float("-inf"), None))
         now = time.monotonic()
-        if making is None or (now - made_at >= FRESH_SECONDS and making.done()):
+        fresh = max(FRESH_SECONDS, self._took.get(product, 0.0) / MAKING_AT_MOST)
+        if making is None or (now - made_at >= fresh and making.done()):
             making = asyncio.create_task(self._make(product), name=f"console: {product}")
             self._made[product] = now, making
         return await asyncio.shield(making)
 
     async def _make(self, product: str) -> Markup:
         board = await self._gathering.board(product)
-        return await self._render(lambda: self._pages.product(board, datetime.now(UTC)))
+        began = time.monotonic()
+        page = await self._render(lambda: self._pages.product(board, datetime.now(UTC)))
+        self._took[product] = min(time.monotonic() - began, 1.0)
+        return page
 
     async def _render(self, make: Callable[[], Markup]) -> Markup:
         return await self._rendering.call(make, timeout_seconds=PAGE_SECONDS)
@@ -172,6 +182,8 @@ class Console:
         """Sends a page to somebody who is signed in."""
         known = (await self._gathering.products()).value or ()
         mine = [name for name in known if key.allows(Scope.OPERATE, name)]
+        if len(mine) > MOST_NAMED:
+            mine = [product] if product else []
         page = self._pages.shell(heading, content, signed_in=key.name, products=mine, product=product, live=live)
         await exchange.respond(200, page, self._pages.headers)
 

@@ -27,9 +27,13 @@ COLOURS = {
 
 @dataclass(frozen=True)
 class Point:
-    """One look at one metric, in the product's time; None for what could not be said yet."""
+    """One look at one metric, None for what could not be said yet: `at` in our time, `told_at` in the product's.
+
+    Curves run over ours: the product's may stand still for hours, or jump by them.
+    """
 
     at: datetime
+    told_at: datetime
     value: float | None
     low: float | None
     high: float | None
@@ -67,9 +71,11 @@ class Watch:
         for look in _thinned(self.looks):
             for one in look.decision.readings:
                 numbers = (_drawable(number) for number in shown_numbers(one))
-                points.setdefault((one.metric, compares(one)), []).append(Point(look.decision.at, *numbers))
+                points.setdefault((one.metric, compares(one)), []).append(
+                    Point(look.looked_at, look.decision.at, *numbers)
+                )
         steps = tuple(
-            (after.decision.at, after.exposure)
+            (after.looked_at, after.exposure)
             for before, after in pairwise(self.looks)
             if after.exposure != before.exposure and after.canary is not None
         )
@@ -129,7 +135,7 @@ def draw(curve: Curve) -> Canvas:
     canvas.line(LEFT, scale.y(curve.limit), RIGHT, scale.y(curve.limit), WARNING, 1.3, "5 4")
     _edge(canvas, scale, curve, 0.0 if neutral is None else neutral)
     canvas.line(LEFT, BOTTOM + 4, RIGHT, BOTTOM + 4, LINE)
-    for at, place, anchor in ((points[0].at, LEFT, "start"), (points[-1].at, RIGHT, "end")):
+    for at, place, anchor in ((points[0].told_at, LEFT, "start"), (points[-1].told_at, RIGHT, "end")):
         canvas.text(place, HEIGHT - 5, f"{at:%-d %b %H:%M}", MUTED, 10.5, anchor)
     return canvas
 

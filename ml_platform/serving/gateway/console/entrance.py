@@ -1,5 +1,6 @@
 """The entrance of the console: a form takes an API key once, a cookie stands for it from then on."""
 
+import logging
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,8 @@ from ml_platform.serving.gateway.console.sessions import PATH, Sessions, cookie_
 from ml_platform.serving.gateway.doorway import Doorway, require
 from ml_platform.serving.gateway.exchange import Exchange, Header
 from ml_platform.serving.gateway.failures import HttpError
+
+logger = logging.getLogger(__name__)
 
 FORM = b"application/x-www-form-urlencoded"
 FORM_BYTES = 4_096
@@ -44,6 +47,7 @@ class Entrance:
         if key is None:
             raise HttpError(401, "invalid_api_key", "That key does not count: it is unknown, expired or revoked.")
         require(self.door.admit(key, None), Scope.OPERATE)
+        logger.info("the key '%s' signed in to the console", key.name, extra={"response_id": exchange.response_id})
         cookie = set_cookie(self.sessions.begin(key.key_sha256, now), secure=self._secure(exchange))
         return next_path(form.get("next", "")), (b"set-cookie", cookie)
 

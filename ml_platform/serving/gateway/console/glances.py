@@ -13,6 +13,9 @@ from ml_platform.serving.threads import CallThreads
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
+COSTS_AT_MOST = 0.05
+"""The share of the time that asking may take: who answers slowly is asked less often."""
+
 FORGOTTEN_SECONDS = 60.0
 """A call that has not come back for so long is given up, and another one is tried."""
 
@@ -51,11 +54,12 @@ class Glance(Generic[T]):
         self._value: T | None = None
         self._said_at: float | None = None
         self._problem: str | None = None
+        self._took = 0.0
 
     async def look(self) -> Said[T]:
         """What it says, or what it said and why it says nothing now."""
         now = time.monotonic()
-        if self._asking is None and now - self._asked_at >= self._every:
+        if self._asking is None and now - self._asked_at >= max(self._every, self._took / COSTS_AT_MOST):
             self._asked_at = now
             self._asking = asyncio.create_task(self._refresh(), name=f"console: {self._name}")
         if self._asking is not None:
@@ -71,9 +75,11 @@ class Glance(Generic[T]):
         self._asked_at = float("-inf")
 
     async def _refresh(self) -> None:
+        began = time.monotonic()
         try:
             self._value = await self._threads.call(self._ask, timeout_seconds=FORGOTTEN_SECONDS)
             self._said_at, self._problem = time.monotonic(), None
+            self._took = min(self._said_at - began, FORGOTTEN_SECONDS * COSTS_AT_MOST)
         except TimeoutError:
             self._problem = f"{self._name} does not answer."
         except MlPlatformError as error:

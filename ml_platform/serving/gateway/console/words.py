@@ -80,7 +80,7 @@ def bounds_words(reading: MetricReading) -> str:
     """Both bounds that hold at every look: `−0.4 to +2.1 points`."""
     _, low, high = shown_numbers(reading)
     if low is None and high is None:
-        return NOTHING
+        return "no bound yet"
     if low is None or high is None:
         words, one = ("at least", low) if high is None else ("at most", high)
         return f"{words} {shown_words(one, reading)}"
