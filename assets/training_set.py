@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-CODE = ("contracts", "lineage/artifacts.py", "features", "families/lora", "snapshots")
+CODE = ("contracts", "lineage/artifacts.py", "evaluation/groundedness.py", "features", "families/lora", "snapshots")
 
 
 def training_set_asset(chain: Chain) -> AssetsDefinition:

@@ -91,6 +91,7 @@ def put(
 def export(
     product: ProductName,
     out: Annotated[Path | None, typer.Option(help="The file to write; default: stdout.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write every label that counts as JSON lines, with its question, its facts and the answer that was given."""
     from ml_platform.contracts.products import find_product
@@ -102,12 +103,16 @@ def export(
         newest = newest_labels(found.name, labels)
         rows = with_records(newest, answers)
     disputed = find_disputed(found, newest)
-    lines = [json.dumps(_exported(label, record, disputed), ensure_ascii=False) + "\n" for label, record in rows]
-    if out is None:
-        typer.echo("".join(lines), nl=False)
+    exported = [_exported(label, record, disputed) for label, record in rows]
+    lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in exported)
+    if out is not None:
+        out.write_text(lines, encoding="utf-8")
+    if as_json:
+        print_json(exported)
+    elif out is None:
+        typer.echo(lines, nl=False)
     else:
-        out.write_text("".join(lines), encoding="utf-8")
-        typer.echo(f"{len(lines)} labels in {out}, {len(disputed)} questions disputed.")
+        typer.echo(f"{len(exported)} labels in {out}, {len(disputed)} questions disputed.")
 
 
 @contextmanager

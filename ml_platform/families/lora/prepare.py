@@ -75,6 +75,7 @@ def training_set_recipe(product: Product, snapshot: Artifact, golden: Golden, *,
     spec = product.spec
     code = [package / "families" / "lora" / name for name in _CODE]
     code += [package / "snapshots" / "splits.py", package / "snapshots" / "leakage.py"]
+    code += [package / "evaluation" / "groundedness.py"]  # by which hooks judge what they were taught
     return {
         "product": product.name,
         "snapshot_sha256": snapshot.sha256,

@@ -69,7 +69,9 @@ def is_taught(product: Product) -> bool:
 def _rows(context: "ExamplesContext") -> list[dict[str, Any]]:
     sources = [name for name, spec in context.product.spec.sources.items() if isinstance(spec, AnsweredSpec)]
     rows = [row for name in sources for row in context.table(name).to_dict("records")]
-    return sorted(({str(name): value for name, value in row.items()} for row in rows), key=lambda row: row["said_id"])
+    # A product may have two such sources, e.g. of different ages: what both hold was said once.
+    once = {row["said_id"]: {str(name): value for name, value in row.items()} for row in rows}
+    return [once[said_id] for said_id in sorted(once)]
 
 
 def with_taught(

@@ -114,6 +114,7 @@ def test_a_file_of_labels_is_put_whole_or_not_at_all(
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [json.loads(rows[0]["label"]), rows[1]["cannot"]] == [RIGHT, "Nobody knows; ask [email]"]
     assert "2 labels" in capsys.readouterr().out
+    assert told(capsys, "export", "flight_assistant", "--json") == rows
 
 
 def test_labellers_who_disagree_are_told_apart_and_a_third_is_asked(

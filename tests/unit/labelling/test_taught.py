@@ -314,6 +314,21 @@ def test_the_same_question_corrected_in_two_ways_teaches_neither(world: World) -
     assert world.taught() == {response_id_of(4): {"team": "y"}}
 
 
+WRITTEN = [
+    *('{"team": "y"', "[[[[" * 5000, '{"team": 1e999}', '{"team": NaN}', '{"team": "\\ud800"}', '{"team": {"a": []}}'),
+    *('{"team": null}', '{"team": true}', '{"team": ' + "9" * 5000 + "}", "null", '"y"', "7", '{"team": "Y"}', " "),
+    *('{"TEAM": "y"}', '{"team": "y", "": 1}', "\u202e{}", '{"team": "y"}}', "`{}`", "{'team': 'y'}"),
+]
+
+
+def test_whatever_people_write_breaks_nothing_and_is_kept_with_a_reason(world: World) -> None:
+    for number, text in enumerate(WRITTEN):
+        world.say(asked(number), corrected(number, text=text))
+    assert world.taught() == {}
+    assert len(world.aside()) == len(WRITTEN)
+    assert all(world.aside().values())
+
+
 def test_a_past_day_keeps_its_snapshot_whatever_is_said_later(world: World) -> None:
     world.say(asked(1), corrected(1))
     live = world.snapshot().sha256
