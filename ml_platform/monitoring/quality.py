@@ -114,7 +114,9 @@ def judge_quality(changes: Sequence[QualityChange]) -> tuple[Verdict, str]:
     for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
         found = sorted((one for one in changes if one.verdict is verdict), key=lambda one: -one.effect)
         if found:
-            return verdict, " ".join(f"{one.metric}: {one.reason}" for one in found)
+            reasons = dict.fromkeys(one.reason for one in found)
+            named = {why: ", ".join(one.metric for one in found if one.reason == why) for why in reasons}
+            return verdict, " ".join(f"{names}: {why}" for why, names in named.items())
     return Verdict.PASS, f"No metric of {len(changes)} is worse by its margin than in the release's first days."
 
 
