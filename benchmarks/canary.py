@@ -5,7 +5,7 @@
 Simulated users with habits of their own (some meet errors often), assigned by a fixed draw, ask 600 times a minute;
 in half of the rollouts an outage of five minutes makes 40 % of all answers errors. At every look the real readings are
 made and the real `decide` decides, with hard limits and common causes. Beside it, on the same answers: a fixed
-threshold (abort when more than 5 % of the canary's answers of the last minute are errors) and a z-test of both arms'
+threshold (abort when more than 8 % of the canary's answers of the last minute are errors) and a z-test of both arms'
 errors so far, looked at every minute.
 """
 
@@ -50,7 +50,7 @@ METRICS = [
     },
 ]
 LIMIT = {"signal": "error", "at_most": 0.3, "window_seconds": 60, "min_count": 20}
-FIXED_THRESHOLD = 0.05
+FIXED_THRESHOLD = 0.08
 Z_95 = 1.6449
 
 
@@ -87,8 +87,10 @@ class Outcome:
 
 WEEK = World(per_minute=60, label_minutes=360, errors=0.01)
 SCENARIOS = (
-    Scenario("healthy", World(), looks=60),
-    Scenario("doubled errors", World(times_errors=2.0), looks=60),
+    Scenario("healthy, 5 % errors", World(), looks=60),
+    Scenario("healthy, 5 % errors, always an outage", World(), looks=60, outage_in=1.0),
+    Scenario("errors 5 % to 10 %", World(times_errors=2.0), looks=60),
+    Scenario("errors 3 % to 6 %", World(errors=0.03, times_errors=2.0), looks=60),
     Scenario("healthy, labels after 6 h", WEEK, 96, 30, (0.05, 0.2, 0.5), 60.0),
     Scenario("5 points worse, labels after 6 h", replace(WEEK, more_missed=0.05), 96, 30, (0.05, 0.2, 0.5), 60.0),
     Scenario("10 points worse, labels after 6 h", replace(WEEK, more_missed=0.1), 96, 30, (0.05, 0.2, 0.5), 60.0),

@@ -14,6 +14,8 @@ from ml_platform.release.assessing.strata import Strata, Stratum
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 NOBODY = -1
+CALM = 0.2
+"""The policy's `at_most` of errors: where production has more, both arms suffer."""
 BEGIN = datetime(2013, 6, 1, tzinfo=UTC)
 
 
@@ -25,7 +27,7 @@ class World:
     ten answers once it is `label_minutes` old. `outage` is the rate of errors that all suffer for five minutes.
     """
 
-    errors: float = 0.03
+    errors: float = 0.05
     dislikes: float = 0.05
     late: float = 0.3
     missed: float = 0.2
@@ -94,6 +96,7 @@ class Crowd(Comparison):
         signals = (Signal.ERROR, Signal.DISLIKED, Signal.MISSED, Signal.LATENCY_MS)
         self._first = {signal: First.of(self._size) for signal in signals}
         self._first_bad = {signal: First.of(self._size) for signal in signals}
+        self._first_in_calm, self._was_wild = First.of(self._size), False
         self._arm = First.of(self._size)
         self._places: dict[Stratum, int] = {}
         self._waiting: deque[tuple[int, Answers]] = deque()
@@ -117,6 +120,13 @@ class Crowd(Comparison):
         errors = rng.random(n) < np.maximum(rate, np.where(out, world.outage, 0.0))
         self._arm.offer(users, np.zeros(n), strata)
         self._event(Signal.ERROR, users, errors, strata)
+        span, spans = np.arange(n) * 3 * minutes // n, 3 * minutes
+        asked = np.bincount(span, minlength=spans)
+        bad = np.bincount(span, weights=errors & ~canary, minlength=spans) > CALM * (1.0 - exposure) * asked
+        wild = np.concatenate([[self._was_wild], bad[:-1]])
+        self._was_wild = bool(bad[-1])
+        calm = errors & ~wild[span]
+        self._first_in_calm.offer(users[calm], np.ones(int(calm.sum())), strata[calm])
         self._event(Signal.DISLIKED, users, rng.random(n) < world.dislikes, strata)
         latency = rng.lognormal(np.log(world.latency_ms), 0.4, n) * np.where(out, 3.0, 1.0)
         self._first[Signal.LATENCY_MS].offer(users, latency, strata)
@@ -156,8 +166,10 @@ class Crowd(Comparison):
         """Each user's first answer that shows a signal."""
         return self._strata_of(self._first[signal])
 
-    def first_bad(self, signal: Signal) -> Strata:
-        """Each user's first bad answer."""
+    def first_bad(self, signal: Signal, *, calm: float | None = None) -> Strata:
+        """Each user's first bad answer; only errors are ever wild."""
+        if signal is Signal.ERROR and calm is not None:
+            return self._strata_of(self._first_in_calm)
         return self._strata_of(self._first_bad[signal])
 
     def answers(self, signal: Signal, canary: bool) -> int:  # noqa: ARG002 - the same for all of them

@@ -16,6 +16,9 @@ from ml_platform.release.sequential.rates import log_e_misassigned
 
 MISASSIGNED = 1e-4
 """The chance that users who are assigned by chance are ever called not to be."""
+SPAN_S = 20.0
+FEWEST_IN_A_SPAN = 20
+"""An outage shows within so many seconds; of fewer answers, a large share of bad ones is chance."""
 _NOBODY = -1
 _MATURE, _LABELLED = 1, 2
 _PLACES = {signal: place for place, signal in enumerate(Signal)}
@@ -47,41 +50,93 @@ class FirstAnswers:
             self._x[user] = max(x, self._x[user])
 
     def strata(self, strata: dict[Stratum, int], draws: NDArray[np.float64]) -> Strata:
-        """The users who have such an answer, as they are now; strata in an order that does not depend on arrival."""
+        """The users who have such an answer, as they are now."""
         numbers = np.array(self._stratum, dtype=np.int64)
         there = np.flatnonzero(numbers != _NOBODY)
-        ordered = sorted(strata)
-        places = np.zeros(len(ordered), dtype=np.int64)
-        places[[strata[one] for one in ordered]] = np.arange(len(ordered))
-        return Strata(tuple(ordered), places[numbers[there]], np.array(self._x, dtype=np.float64)[there], draws[there])
+        return _in_order(strata, numbers[there], np.array(self._x, dtype=np.float64)[there], draws[there])
+
+
+class BadAnswers:
+    """All bad answers; and in short spans of time how many answers there were, and how many of production were bad."""
+
+    def __init__(self) -> None:
+        self._user, self._at = array("l"), array("d")
+        self._tie, self._stratum = array("L"), array("h")
+        self._asked: dict[int, Counter[float]] = {}
+        self._bad: Counter[int] = Counter()
+
+    def ask(self, at: float, stratum: Stratum) -> None:
+        """Counts an answer."""
+        self._asked.setdefault(int(at // SPAN_S), Counter())[stratum.exposure] += 1
+
+    def append(self, user: int, at: float, tie: int, number: int, stratum: Stratum) -> None:
+        """Takes a bad answer, which was counted as one; `number` is that of its stratum."""
+        self._user.append(user)
+        self._at.append(at)
+        self._tie.append(tie)
+        self._stratum.append(number)
+        self._bad[int(at // SPAN_S)] += not stratum.canary
+
+    def firsts(self, strata: dict[Stratum, int], draws: NDArray[np.float64], calm: float | None) -> Strata:
+        """Each user's first bad answer; with `calm`, the first in a span before which production had less than that."""
+        user, at = np.array(self._user, dtype=np.int64), np.array(self._at, dtype=np.float64)
+        tie, number = np.array(self._tie, dtype=np.uint64), np.array(self._stratum, dtype=np.int64)
+        if calm is not None:
+            kept = ~np.isin(at // SPAN_S, [span + 1 for span in self._bad if self._wild(span, calm)])
+            user, at, tie, number = user[kept], at[kept], tie[kept], number[kept]
+        order = np.lexsort((tie, at))
+        _, places = np.unique(user[order], return_index=True)
+        first = order[places]
+        return _in_order(strata, number[first], np.ones(len(first)), draws[user[first]])
+
+    def _wild(self, span: int, calm: float) -> bool:
+        """Whether production had so many bad answers in a span, of as many as it is expected to give by its share.
+
+        It says nothing of the arms of users whose first bad answer comes in the next span, so that leaving these out
+        is fair; and it does not depend on the canary, which can neither hide nor show itself by it.
+        """
+        asked = self._asked.get(span, Counter())
+        expected = sum((1.0 - exposure) * asked[exposure] for exposure in sorted(asked))
+        return asked.total() >= FEWEST_IN_A_SPAN and self._bad[span] > calm * expected
+
+
+def _in_order(
+    strata: dict[Stratum, int], number: NDArray[np.int64], x: NDArray[np.float64], draw: NDArray[np.float64]
+) -> Strata:
+    """With the strata in an order that does not depend on arrival."""
+    ordered = sorted(strata)
+    places = np.zeros(len(ordered), dtype=np.int64)
+    places[[strata[one] for one in ordered]] = np.arange(len(ordered))
+    return Strata(tuple(ordered), places[number], x, draw)
 
 
 class SignalTally:
-    """One signal: each user's first answer that shows it, the first bad one, and how many answers there are by arm.
+    """One signal: each user's first answer that shows it, the bad ones, and how many answers there are by arm.
 
     `unreadable` counts answers whose value is none: not a number, below zero, or neither 0 nor 1 for an event.
     """
 
     def __init__(self, signal: Signal) -> None:
-        self.event = signal.bad_event
-        self.bits = (4 << 2 * _PLACES[signal], 8 << 2 * _PLACES[signal])
-        self.first, self.first_bad = FirstAnswers(), FirstAnswers()
+        self._event = signal.bad_event
+        self._was_none, self._was_counted, self._was_bad = (1 << 2 + 3 * _PLACES[signal] + bit for bit in range(3))
+        self.first, self.bad = FirstAnswers(), BadAnswers()
         self.answers: Counter[bool] = Counter()
         self.unreadable = 0
 
-    def add(self, value: float, user: int, at: float, tie: int, stratum: int) -> bool:
-        """Takes the value of an answer; whether it could be read."""
-        if not (value in (0.0, 1.0) if self.event else 0.0 <= value < math.inf):
-            return False
-        self.first.offer(user, at, tie, value, stratum)
-        if self.event and value:
-            self.first_bad.offer(user, at, tie, value, stratum)
-        return True
-
-    def count(self, readable: bool, canary: bool) -> None:
-        """Counts an answer that was not counted before."""
-        self.answers[canary] += readable
-        self.unreadable += not readable
+    def fold(self, known: int, value: float, user: int, at: float, tie: int, number: int, stratum: Stratum) -> int:
+        """Takes the value of an answer, of which `known` says what was counted before; what is counted now."""
+        if not (value in (0.0, 1.0) if self._event else 0.0 <= value < math.inf):
+            self.unreadable += not known & self._was_none
+            return known | self._was_none
+        self.first.offer(user, at, tie, value, number)
+        if not known & self._was_counted:
+            self.answers[stratum.canary] += 1
+            if self._event:
+                self.bad.ask(at, stratum)
+        if self._event and value and not known & self._was_bad:
+            self.bad.append(user, at, tie, number, stratum)
+            known |= self._was_bad
+        return known | self._was_counted
 
 
 class Comparison:
@@ -114,11 +169,7 @@ class Comparison:
             tally = self._signals.get(signal)
             if tally is None:
                 tally = self._signals[signal] = SignalTally(signal)
-            readable = tally.add(value, user, at, tie, number)
-            bit = tally.bits[readable]
-            if not known & bit:
-                known |= bit
-                tally.count(readable, stratum.canary)
+            known = tally.fold(known, value, user, at, tie, number, stratum)
         self._known[seen.response_id] = known
 
     def users_in(self, canary: bool) -> int:
@@ -133,9 +184,10 @@ class Comparison:
         """Each user's first answer that shows a signal."""
         return self._now(self._tally(signal).first)
 
-    def first_bad(self, signal: Signal) -> Strata:
-        """Each user's first bad answer, of those to whom it happened."""
-        return self._now(self._tally(signal).first_bad)
+    def first_bad(self, signal: Signal, *, calm: float | None = None) -> Strata:
+        """Each user's first bad answer; `calm` leaves out outages, in which production had a larger share of them."""
+        draws = np.array(self._draws, dtype=np.float64)
+        return self._tally(signal).bad.firsts(self._strata, draws, calm)
 
     def answers(self, signal: Signal, canary: bool) -> int:
         """How many answers of an arm show a signal."""

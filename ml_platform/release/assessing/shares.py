@@ -8,22 +8,24 @@ from ml_platform.release.assessing.compared import Comparison
 from ml_platform.release.assessing.strata import Floats, Strata
 from ml_platform.release.assessing.verdicts import Found, Levels, judge, judge_alone, users_needed
 from ml_platform.release.sequential.betting import Users, effect_bounds
-from ml_platform.release.sequential.rates import Events, share_bounds
+from ml_platform.release.sequential.rates import Events, log_mean_exp, share_bounds
 
 
 def rate_against(metric: RateMetric, compared: Comparison, levels: Levels) -> MetricReading:
     """The canary against production.
 
     Harm is counted by the first bad answer of each user, the effect by the first answer of each that shows the signal.
+    An outage that both arms suffer is no evidence for anything, but a thousand bets that are lost; so half of the
+    evidence is that of calm times: the mean of two e-processes is one.
     """
-    first, events = compared.first(metric.signal), compared.first_bad(metric.signal)
+    first = compared.first(metric.signal)
     bad = first.sums(first.x)
     arms = {canary: _arm(metric, compared, first, canary, levels.alpha) for canary in (False, True)}
     canary = arms[True]
     centres = (0.0, metric.at_most / 2.0)
     lower, upper = effect_bounds(_users(first, bad), centres, levels.alpha, levels.beta)
     effect = first.effect(first.x)
-    happened = Events(events.exposures, *events.by_exposure(np.ones_like(events.x)))
+    happened, in_calm = (_events(compared.first_bad(metric.signal, calm=calm)) for calm in (None, metric.at_most))
     _, users = first.by_exposure(np.ones_like(first.x))
     found = Found(
         production=arms[False],
@@ -32,7 +34,7 @@ def rate_against(metric: RateMetric, compared: Comparison, levels: Levels) -> Me
         lower=lower,
         upper=upper,
         limit=metric.margin,
-        harm=happened.log_e,
+        harm=log_mean_exp(np.array([happened.log_e, in_calm.log_e])),
         smallest_visible=happened.smallest_visible(users, levels.threshold),
         high=_too_high(metric, canary),
         needed=None if effect is None else users_needed(canary.users, effect, upper, metric.margin),
@@ -62,6 +64,10 @@ def _arm(metric: RateMetric, compared: Comparison, first: Strata, canary: bool, 
         upper=high if n else None,
         coverage=compared.coverage(canary) if metric.signal.labelled else None,
     )
+
+
+def _events(first_bad: Strata) -> Events:
+    return Events(first_bad.exposures, *first_bad.by_exposure(np.ones_like(first_bad.x)))
 
 
 def _users(first: Strata, bad: Floats) -> Users:

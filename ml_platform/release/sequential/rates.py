@@ -16,8 +16,11 @@ from scipy.special import betaln, xlog1py, xlogy
 
 Floats = NDArray[np.float64]
 
-ODDS_RATIOS: Floats = np.geomspace(1.2, 30.0, 16)
-"""How much likelier than production the canary may make it; the e-value is their mean, each as likely as the others."""
+ODDS_RATIOS: Floats = np.geomspace(1.25, 20.0, 12)
+"""How much likelier than production the canary may make it."""
+_BELIEVED = np.exp(-0.5 * (np.log(ODDS_RATIOS / 2.2) / 0.7) ** 2)
+WEIGHTS: Floats = _BELIEVED / _BELIEVED.sum()
+"""How much is bet on each: most on about twice as likely, since what is far more likely is soon proven in any case."""
 PRIOR = 0.5
 """Both parameters of the beta distribution that bounds of a share are mixed over (Jeffreys)."""
 _TOLERANCE = 1e-6
@@ -39,7 +42,7 @@ class Events:
     def log_e(self) -> float:
         """The logarithm of the evidence that the canary makes it likelier: an e-process against its not doing so.
 
-        e = mean over odds ratios r of prod_k r^(canary_k) / (1 - p_k + r p_k)^(production_k + canary_k).
+        e = sum over odds ratios r of weight(r) prod_k r^(canary_k) / (1 - p_k + r p_k)^(production_k + canary_k).
         Where the canary does no harm, each factor has an expectation of at most 1, so by Ville's inequality the
         chance that e ever reaches 1/alpha is at most alpha, however often one looks. It depends on counts only: the
         order of arrival does not matter. Source: Lindon & Malek 2020, arXiv 2011.03567, section 3, for two arms,
@@ -50,7 +53,7 @@ class Events:
         odds = ODDS_RATIOS[:, None]
         weights = 1.0 - self.exposure + odds * self.exposure
         logs = self.canary * np.log(odds) - (self.production + self.canary) * np.log(weights)
-        return log_mean_exp(logs.sum(axis=1))
+        return log_mean_exp(logs.sum(axis=1), WEIGHTS)
 
     def worse_by(self, rise: float, users: Floats) -> "Events":
         """What would be expected by now of a canary with this rise of the share among so many of its users.
@@ -118,7 +121,7 @@ def log_likelihood(total: float, n: float, share: float) -> float:
     return float(xlogy(total, share) + xlog1py(n - total, -share))
 
 
-def log_mean_exp(logs: Floats) -> float:
-    """The logarithm of the mean of numbers given by their logarithms."""
+def log_mean_exp(logs: Floats, weights: Floats | None = None) -> float:
+    """The logarithm of the mean of numbers given by their logarithms; weights sum to one."""
     peak = float(logs.max())
-    return peak if math.isinf(peak) else peak + math.log(float(np.exp(logs - peak).mean()))
+    return peak if math.isinf(peak) else peak + math.log(float(np.average(np.exp(logs - peak), weights=weights)))

@@ -8,7 +8,7 @@ import pytest
 import ville
 from scipy import stats
 
-from ml_platform.release.sequential.rates import ODDS_RATIOS, Events, log_mixture, share_bounds
+from ml_platform.release.sequential.rates import ODDS_RATIOS, WEIGHTS, Events, log_mixture, share_bounds
 
 
 def events(*counts: tuple[float, float, float]) -> Events:
@@ -24,8 +24,8 @@ def test_without_events_nothing_is_known() -> None:
 
 @pytest.mark.parametrize("exposure", [0.01, 0.05, 0.5, 0.9])
 def test_one_event_is_worth_what_the_formula_says(exposure: float) -> None:
-    canary = np.mean(ODDS_RATIOS / (1 - exposure + ODDS_RATIOS * exposure))
-    production = np.mean(1 / (1 - exposure + ODDS_RATIOS * exposure))
+    canary = WEIGHTS @ (ODDS_RATIOS / (1 - exposure + ODDS_RATIOS * exposure))
+    production = WEIGHTS @ (1 / (1 - exposure + ODDS_RATIOS * exposure))
     assert math.exp(events((exposure, 0, 1)).log_e) == pytest.approx(canary)
     assert math.exp(events((exposure, 1, 0)).log_e) == pytest.approx(production)
 
@@ -66,7 +66,7 @@ def test_looking_after_every_event_a_harmless_canary_is_stopped_no_more_often_th
         counts = np.arange(event + 1)
         odds = ODDS_RATIOS[:, None]
         logs = counts * np.log(odds) - event * np.log(1 - exposure + odds * exposure)
-        evidence = np.logaddexp.reduce(logs, axis=0) - math.log(len(ODDS_RATIOS))
+        evidence = np.logaddexp.reduce(logs + np.log(WEIGHTS)[:, None], axis=0)
         crossed[event, : event + 1] = evidence >= -math.log(alpha)
         usual[event, : event + 1] = stats.binom.sf(counts - 1, event, exposure) <= alpha
     for k in (3, 40, 150):
