@@ -65,6 +65,16 @@ def test_a_key_becomes_a_cookie_that_no_script_reads_and_no_other_site_sends(con
     assert token not in page.text
 
 
+def test_who_signed_in_is_in_the_log_and_the_key_is_not(
+    console: RunningConsole, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = console.token()
+    with caplog.at_level("INFO", logger="ml_platform.serving.gateway.console"):
+        sign_in(console, token)
+    assert "signed in to the console" in caplog.text
+    assert token not in caplog.text
+
+
 def test_cookies_are_for_tls_alone_once_the_gateway_is_reached_from_afar(console: RunningConsole) -> None:
     assert not cookie(sign_in(console, console.token()))[COOKIE]["secure"]
     assert cookie(sign_in(console, console.token(), **{"x-forwarded-proto": "https"}))[COOKIE]["secure"] is True

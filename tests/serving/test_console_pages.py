@@ -20,6 +20,8 @@ from ml_platform.contracts.policy import SlotName
 from ml_platform.errors import StorageError
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.provenance.store import Answered
+from ml_platform.serving.deployment import Deployment
+from ml_platform.serving.routing import RoutingTable
 from tests.samples.console import RunningConsole, running_console
 from tests.samples.followed import World
 from tests.samples.looks import make_look, make_reading, make_rollout
@@ -336,6 +338,16 @@ def test_many_things_that_are_waited_for_are_counted_and_not_all_shown(console: 
     console.looks.put(make_look(world.product, START, looked_at=datetime.now(UTC), decision=told))
     read = words(console.page())
     assert "thing 11 and 88 more" in read
+
+
+def test_of_many_products_each_page_names_its_own_and_the_list_names_all(console: RunningConsole) -> None:
+    for number in range(12):
+        console.deployments.swap(Deployment(RoutingTable(f"product_{number}", 1, "a" * 64)))
+    listed = words(console.page("/console"))
+    assert all(f"product_{number}" in listed for number in range(12))
+    page = console.page("/console/products/product_3")
+    assert "product_3" in words(page)
+    assert "product_4" not in page
 
 
 def test_many_who_look_at_once_cost_one_reading(world: World) -> None:

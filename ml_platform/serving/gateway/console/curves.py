@@ -127,7 +127,8 @@ def draw(curve: Curve) -> Canvas:
     for at, exposure in curve.steps:
         if points[0].at < at <= points[-1].at:
             canvas.line(scale.x(at), TOP, scale.x(at), BOTTOM, LINE, 1.2)
-            canvas.text(scale.x(at) - 3, TOP + 6, f"{exposure * 100:.3g} %", MUTED, 10, "end")
+            beside, anchor = (3, "start") if scale.x(at) < (LEFT + RIGHT) / 2 else (-3, "end")
+            canvas.text(scale.x(at) + beside, TOP - 3, f"{exposure * 100:.3g} %", MUTED, 10, anchor)
     if neutral is not None:
         canvas.line(LEFT, scale.y(neutral), RIGHT, scale.y(neutral), MUTED, 0.8)
     _band(canvas, points, scale, COLOURS[reading.verdict])
