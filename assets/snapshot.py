@@ -19,7 +19,7 @@ from dagster import (
 from assets.chain import Chain, as_of
 from assets.shown import artifact_metadata, markdown_table, table
 from ml_platform.contracts.evidence import CheckResult
-from ml_platform.contracts.snapshot import SnapshotManifest
+from ml_platform.contracts.snapshot import SnapshotManifest, SnapshotOrigin
 from ml_platform.lineage.artifacts import Artifact
 from resources.manifests import Value
 from resources.reporting import readable_failures, report_to
@@ -44,10 +44,11 @@ def snapshot_asset(chain: Chain) -> AssetsDefinition:
 
         with readable_failures(), AnswerHistory.at(store.home) as history:
             day, report = as_of(context.partition_key), report_to(context.log)
-            taken = take_snapshot(chain.product, day, store.store(), report, history=history)
+            origins: list[SnapshotOrigin] = []
+            taken = take_snapshot(chain.product, day, store.store(), report, history=history, tell=origins.append)
         return MaterializeResult(
             value=Value.of(taken),
-            metadata=_tables_shown(manifest_of(taken)) | artifact_metadata(taken),
+            metadata=_tables_shown(manifest_of(taken), origins[0]) | artifact_metadata(taken),
             data_version=DataVersion(taken.sha256),
         )
 
@@ -101,13 +102,13 @@ def _failing_rows_shown(expectations: Artifact) -> dict[str, Any]:
     return shown
 
 
-def _tables_shown(manifest: SnapshotManifest) -> dict[str, Any]:
+def _tables_shown(manifest: SnapshotManifest, origin: SnapshotOrigin) -> dict[str, Any]:
     headers = ("table", "rows", "not yet known", "quarantined", "first event", "last event")
     rows = [
         (
             f"`{name}`",
             facts.rows,
-            facts.not_yet_known,
+            origin.not_yet_known[name],
             facts.quarantined,
             f"{facts.first_event:%Y-%m-%d %H:%M}" if facts.first_event else "",
             f"{facts.last_event:%Y-%m-%d %H:%M}" if facts.last_event else "",
@@ -124,5 +125,5 @@ def _tables_shown(manifest: SnapshotManifest) -> dict[str, Any]:
         "columns": table(columns),
         "dagster/row_count": MetadataValue.int(sum(facts.rows for facts in manifest.tables.values())),
         "cutoff": MetadataValue.text(manifest.cutoff.isoformat()),
-        "sources": MetadataValue.json(manifest.sources),
+        "sources": MetadataValue.json(origin.sources),
     }

@@ -21,7 +21,7 @@ def latest_quality_report(home: Home, product: str) -> QualityReport | None:
     if not days:
         return None
     day, path = days[-1]
-    report = _read(path, path.stat().st_mtime_ns)
+    report = _read(path)
     if (report.product, report.as_of) != (product, day):
         raise ArtifactCorruptError(
             f"{path}: is the report of {report.product} for {report.as_of}. Somebody moved it; materialize "
@@ -35,7 +35,7 @@ def labels_since(home: Home, product: str, after: date) -> int | None:
 
     Days without a report count for nothing. Raises ArtifactCorruptError like `latest_quality_report`.
     """
-    found = [_read(path, path.stat().st_mtime_ns).labelled for day, path in _days(home, product) if day > after]
+    found = [_labelled(path, path.stat().st_mtime_ns) for day, path in _days(home, product) if day > after]
     return sum(found) if found else None
 
 
@@ -49,9 +49,13 @@ def _days(home: Home, product: str) -> list[tuple[date, Path]]:
     return sorted(found)
 
 
-@lru_cache(maxsize=4096)
-def _read(path: Path, changed_ns: int) -> QualityReport:  # noqa: ARG001 - part of the cache's key
-    """The report in a manifest; `changed_ns` has it read again once the file is another."""
+@lru_cache(maxsize=65_536)
+def _labelled(path: Path, changed_ns: int) -> int:  # noqa: ARG001 - part of the cache's key
+    """The labels in a report, read again once its file is another: a sensor asks for the same days at every tick."""
+    return _read(path).labelled
+
+
+def _read(path: Path) -> QualityReport:
     try:
         return QualityReport.parse(json.loads(path.read_bytes())["value"]["facts"], where=str(path))
     except (ContractError, ValueError, KeyError, TypeError, OSError) as error:

@@ -1,7 +1,7 @@
 """Extraction: what the sources told at the cutoff becomes an immutable, content-addressed snapshot."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ from ml_platform.contracts.canonical import bytes_sha256, canonical_bytes, diges
 from ml_platform.contracts.product import AnsweredSpec
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.progress import Progress, Reporter, silent
-from ml_platform.contracts.snapshot import SnapshotManifest, TableFacts
+from ml_platform.contracts.snapshot import SnapshotManifest, SnapshotOrigin, TableFacts
 from ml_platform.errors import ArtifactCorruptError, AsOfOutsideDataError
 from ml_platform.lineage.artifacts import Artifact, ArtifactStore
 from ml_platform.snapshots.rows import JudgedTable, judge_rows
@@ -47,12 +47,14 @@ def take_snapshot(
     *,
     history: "AnswerHistory | None" = None,
     now: datetime | None = None,
+    tell: Callable[[SnapshotOrigin], None] = lambda _: None,
 ) -> Artifact:
     """The snapshot of a product at the end of a day: `tables/<name>.parquet`, `quarantine/<name>.jsonl`.
 
     Its identity is what was known at the cutoff, not what has been added to the sources since: a
     backfill finds the snapshot that the live run made. `history` is what was said of answers, None where
     nothing was ever recorded; `now` (default: the clock) only serves to tell rows that claim a time yet to come.
+    `tell` hears of the files that it was taken from, which are kept beside it: artifact `snapshot_origin`.
     Raises SourceDataError for unusable sources and AsOfOutsideDataError when they do not cover the day.
     """
     moment, clock = cutoff(as_of), now or datetime.now(UTC)
@@ -73,6 +75,7 @@ def take_snapshot(
         },
     }
     artifact = store.make("snapshot", recipe, lambda folder: _write(folder, extracted, manifest))
+    tell(_keep_origin(artifact, extracted, store))
     report(Progress("snapshot", 1.0, _summary(manifest, artifact)))
     return artifact
 
@@ -186,7 +189,6 @@ def _manifest(product: Product, as_of: date, extracted: Mapping[str, _Extracted]
             file_sha256=bytes_sha256(table.parquet),
             columns=spec.columns,
             rows=table.judged.table.num_rows,
-            not_yet_known=table.judged.not_yet_known,
             quarantined=len(table.judged.quarantined),
             first_event=first,
             last_event=last,
@@ -195,10 +197,24 @@ def _manifest(product: Product, as_of: date, extracted: Mapping[str, _Extracted]
         product=product.name,
         as_of=as_of,
         cutoff=cutoff(as_of),
-        sources={name: dict(table.inputs) for name, table in extracted.items()},
         tables=tables,
         code_sha256=snapshot_code_sha256(product),
     )
+
+
+def _keep_origin(taken: Artifact, extracted: Mapping[str, _Extracted], store: ArtifactStore) -> SnapshotOrigin:
+    origin = SnapshotOrigin(
+        snapshot_sha256=taken.sha256,
+        sources={name: dict(table.inputs) for name, table in extracted.items()},
+        not_yet_known={name: table.judged.not_yet_known for name, table in extracted.items()},
+    )
+
+    def build(folder: Path) -> dict[str, Any]:
+        (folder / "origin.json").write_bytes(origin.canonical_bytes())
+        return origin.model_dump(mode="json")
+
+    store.make("snapshot_origin", {"origin_sha256": origin.sha256}, build)
+    return origin
 
 
 def _write(folder: Path, extracted: Mapping[str, _Extracted], manifest: SnapshotManifest) -> dict[str, Any]:

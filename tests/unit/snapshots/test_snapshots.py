@@ -16,6 +16,7 @@ import pytest
 from ml_platform.contracts.canonical import bytes_sha256
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.progress import Progress
+from ml_platform.contracts.snapshot import SnapshotManifest, SnapshotOrigin
 from ml_platform.errors import ArtifactCorruptError, AsOfOutsideDataError, StorageError
 from ml_platform.lineage.artifacts import Artifact, LocalArtifactStore
 from ml_platform.snapshots.extract import cutoff, load_table, manifest_of, take_snapshot
@@ -45,11 +46,45 @@ def test_only_what_was_known_at_the_cutoff_is_seen(
     at_cutoff = ticket_row(8, known_at="2024-05-03T02:00:00+02:00")
     moment_later = ticket_row(9, known_at="2024-05-03T00:00:00.000001Z")
     write(product, [on_day(ticket_row, 1, 1), on_day(ticket_row, 2, 5), at_cutoff, moment_later])
-    snapshot = take_snapshot(product, AS_OF, store, now=NOW)
+    origins: list[SnapshotOrigin] = []
+    snapshot = take_snapshot(product, AS_OF, store, now=NOW, tell=origins.append)
     assert list(load_table(snapshot, "tickets")["ticket_id"]) == ["T0001", "T0008"]
     facts = manifest_of(snapshot).tables["tickets"]
-    assert (facts.rows, facts.not_yet_known, facts.quarantined) == (2, 2, 0)
+    assert (facts.rows, facts.quarantined, origins[0].not_yet_known) == (2, 0, {"tickets": 2})
     assert facts.last_event == datetime(2024, 5, 1, 8, tzinfo=UTC)
+
+
+def test_a_day_that_never_ran_live_gets_the_digest_that_a_live_run_would_have_given_it(
+    make_product: MakeProduct, store: LocalArtifactStore, ticket_row: Row, tmp_path: Path
+) -> None:
+    """In two stores, so that neither finds what the other made; where each came from is kept beside it."""
+    product = make_product()
+    origins: list[SnapshotOrigin] = []
+    rows = [on_day(ticket_row, number, 1 + number % 2) for number in range(10)]
+    write(product, rows)
+    live = take_snapshot(product, AS_OF, store, now=NOW, tell=origins.append)
+    write(product, [*rows, on_day(ticket_row, 10, 5), on_day(ticket_row, 11, 6)])
+    elsewhere = LocalArtifactStore(tmp_path / "elsewhere")
+    later = take_snapshot(product, AS_OF, elsewhere, now=NOW, tell=origins.append)
+    assert later.sha256 == live.sha256
+    assert [origin.not_yet_known["tickets"] for origin in origins] == [0, 2]
+    assert origins[0].sources != origins[1].sources
+    for origin, kept in zip(origins, (store, elsewhere), strict=True):
+        found = kept.find("snapshot_origin", {"origin_sha256": origin.sha256})
+        assert found is not None
+        assert SnapshotOrigin.parse(found.facts, where="the origin") == origin
+
+
+def test_a_snapshot_of_before_keeps_its_digest_and_is_read(store: LocalArtifactStore) -> None:
+    old = {
+        "product": "helpdesk",
+        "as_of": "2024-05-02",
+        "cutoff": "2024-05-03T00:00:00Z",
+        "sources": {"tickets": {"tickets.csv": "a" * 64}},
+        "tables": {},
+        "code_sha256": "b" * 64,
+    }
+    assert SnapshotManifest.parse(old, where="an old snapshot").model_dump(mode="json") == old
 
 
 def test_a_backfill_finds_the_snapshot_of_the_live_run(
