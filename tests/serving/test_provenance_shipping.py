@@ -56,6 +56,36 @@ def test_segments_are_shipped_while_they_are_written_and_removed_once_they_are_d
     assert len(store.join([make_record(1)])[0].feedback) == 1
 
 
+def test_a_turn_over_segments_to_which_nothing_was_added_asks_the_store_nothing(
+    folder: Path, store: ProvenanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, shipper = WriteAheadLog(folder), Shipper(folder, store)
+    append(log, make_record(1))
+    shipper.ship()
+    with monkeypatch.context() as closed:
+        closed.setattr(store, "shipped_until", None)
+        assert shipper.ship() == Shipped()
+    append(log, make_record(2))
+    assert shipper.ship() == Shipped(frames=1)
+    log.close()
+
+
+def test_what_a_store_that_was_put_back_has_lost_is_shipped_again_with_the_next_record(
+    folder: Path, store: ProvenanceStore, tmp_path: Path
+) -> None:
+    log, shipper = WriteAheadLog(folder), Shipper(folder, store)
+    append(log, make_record(1))
+    shipper.ship()
+    store.close()
+    for path in tmp_path.glob("provenance.sqlite*"):
+        path.unlink()
+    vars(store).pop("_engine")
+    append(log, make_record(2))
+    assert shipper.ship() == Shipped(frames=2)
+    assert ids(store) == [response_id_of(1), response_id_of(2)]
+    log.close()
+
+
 def test_many_frames_go_in_several_transactions(
     folder: Path, store: ProvenanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
