@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ml_platform.cli.output import AsJson, print_json, print_table
+from ml_platform.cli.output import AsJson, print_json, print_pairs
 from ml_platform.errors import ContractError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -49,8 +49,9 @@ def next_(
     for one in requests:
         record = one.record
         facts = ", ".join(f"{name} {value}" for name, value in record.facts.items())
-        rows = [("why", "; ".join(one.worth.reasons)), ("asked", record.utterance), ("facts", facts)]
-        print_table(record.response_id, ("", ""), [*rows, ("answered", record.answer)])
+        typer.echo(record.response_id)
+        why, asked = ("why", "; ".join(one.worth.reasons)), ("asked", record.utterance)
+        print_pairs([why, asked, ("facts", facts), ("answered", record.answer), ("", "")])
     typer.echo(
         f"{len(requests)} to label: mlp label put RESPONSE_ID --by YOU --answer '…'"
         if requests
