@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,12 +62,19 @@ def demo(
         raise InvalidInputError(f"{product} has no full form in its demo.yaml.")
     home = begin_home(owner, f"{fault.value}{'-full' if full else ''}")
     board = Board(form.product, planted.title)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     with DemoView(board, as_json=as_json) as view:
         told, problem = _play(home, checkout, form, planted, board, view.show, product)
     page = _write_page(home, board, told, form, planted)
     _report(board, told, page, home, as_json=as_json)
     if problem:
         raise problem
+
+
+def _end(_number: int, _frame: object) -> None:
+    """Whoever ends the demonstration ends its processes, too."""
+    raise KeyboardInterrupt
 
 
 def begin_home(owner: "Home", name: str) -> "Home":

@@ -61,6 +61,9 @@ class RuledStage(Stage):
     def start_daemon(self) -> None:
         self.processes.states()
 
+    def end_daemon(self) -> None:
+        self.processes.states()
+
     def wait_for_release(self, known: set[str], *, minutes: int) -> str:  # noqa: ARG002 - as Stage has it
         (good,) = self.state().slots.values()
         return proven_release(self.home, self.product, self.form.looks[-1], good)

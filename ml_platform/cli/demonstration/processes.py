@@ -42,7 +42,7 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for name in reversed(self._children):
+        for name in reversed(list(self._children)):
             self.end(name)
 
     def start(self, name: str, command: Sequence[str]) -> None:
@@ -65,13 +65,12 @@ class Processes:
         process, _ = self._children[name]
         code = process.wait()
         self.end(name)
-        del self._children[name]
         if code:
             raise OperationError(f"{name} ended with {code}:\n{self.last_words(name)}")
 
     def end(self, name: str) -> None:
-        """Asks a child to end, and makes it; nothing to do for one that has ended."""
-        process, log = self._children[name]
+        """Asks a child to end, and makes it; from then on it is none of ours."""
+        process, log = self._children.pop(name)
         for number in (signal.SIGTERM, signal.SIGKILL):
             if process.poll() is not None:
                 break

@@ -1,5 +1,6 @@
 """The stage: the home, the processes and the past that a demonstration is played with; each method does one thing."""
 
+import contextlib
 import sys
 import time
 from dataclasses import dataclass, field
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
     from ml_platform.serving.replay.traffic import Asked, Traffic
 
 STARTED_WITHIN_SECONDS = 180.0
-CHAIN = ("snapshot", "training_set", "candidate", "eval_report", "gate_verdict", "registered_release", "canary_alias")
+ENDED_WITHIN_SECONDS = 120.0
+CHAIN = (
+    *("snapshot", "training_set", "candidate", "eval_report"),
+    *("gate_verdict", "registered_release", "canary_alias", "online_features"),
+)
 
 
 @dataclass
@@ -92,6 +97,13 @@ class Stage:
         """Starts Dagster's daemon, whose sensors look at the reports."""
         daemon = str(Path(sys.executable).with_name("dagster-daemon"))
         self.processes.start("daemon", [daemon, "run", "--workspace", str(self.checkout / "workspace.yaml")])
+        self._note_processes()
+
+    def end_daemon(self) -> None:
+        """Ends the daemon once its run is through: reports of each day that is played would take the cores away."""
+        with contextlib.suppress(OperationError):
+            self.processes.wait_until(lambda: CHAIN[-1] in self._made(), "the run ends", ENDED_WITHIN_SECONDS)
+        self.processes.end("daemon")
         self._note_processes()
 
     def open_year(self) -> None:

@@ -148,6 +148,9 @@ class Story:
         self.stage.start_daemon()
         self.told.new = self.stage.wait_for_release(known, minutes=self.form.patience_minutes)
         self.board.call(self.told.new, NEW)
+        if (trigger := self._release(self.told.new).trigger) is not None:
+            self.board.say(f"started by the sensor: {trigger.kind}: {trigger.reason}"[:600])
+        self.stage.end_daemon()
         self._act("6 · The new release", "its canary opens, step by step, until its outcomes are mature")
         if self.stage.state().slots.get(SlotName.CANARY) != self.told.new:
             self._open(self.told.new)
