@@ -68,12 +68,11 @@ def compare_slices(part: DriftPart, table: Table, policy: DriftPolicy, seed: int
     """Every column within every slice that has enough rows on both sides, not yet corrected."""
     found: list[ColumnDrift] = []
     for name in table.slices:
-        texts = [side[name].astype("object").astype(str).to_numpy() for side in (table.reference, table.current)]
-        values = sorted({str(value) for value in table.reference[name].dropna().unique()})
-        if not 2 <= len(values) <= SLICE_VALUES:
+        places = [_places(side[name]) for side in (table.reference, table.current)]
+        if not 2 <= len(places[0]) <= SLICE_VALUES:
             continue
-        for value in values:
-            within = _within(table, name, [np.flatnonzero(side == value) for side in texts], policy, seed)
+        for value in sorted(places[0].keys() & places[1].keys()):
+            within = _within(table, name, [side[value] for side in places], policy, seed)
             if min(len(within.reference), len(within.current)) >= policy.min_rows:
                 here = compare_table(part, within, policy, seed)
                 # Few rows were drawn: what is new among them may be old among the others.
@@ -117,7 +116,7 @@ def _measure(part: DriftPart, table: Table, name: str, sides: tuple[Side, Side],
         candidates["missing"] = found
     if min(reference.filled, current.filled) >= policy.min_rows:
         if reference.numeric and _distinct(reference, current) > FEW_VALUES:
-            more, shown = measure_number(reference, current)
+            more, shown = measure_number(reference, current, policy)
         else:
             more, shown = measure_category(reference, current)
         candidates |= more
@@ -136,6 +135,16 @@ def _why_not(reference: Side, current: Side, policy: DriftPolicy) -> str:
     if not reference.numeric and len(reference.known) > max(NAMES_FROM, reference.filled / 2):
         return f"names rows: {len(reference.known):,} distinct values in the reference"
     return ""
+
+
+def _places(column: "pd.Series") -> dict[str, Integers]:
+    """The rows of each category, by name; rows without one are in none."""
+    import pandas as pd
+
+    codes, names = pd.factorize(column)
+    order = np.argsort(codes, kind="stable")
+    ends = np.searchsorted(codes[order], np.arange(len(names) + 1))
+    return {str(name): order[ends[number] : ends[number + 1]] for number, name in enumerate(names)}
 
 
 def _distinct(reference: Side, current: Side) -> int:

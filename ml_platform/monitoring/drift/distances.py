@@ -51,12 +51,13 @@ def kolmogorov_smirnov(reference: Numbers, current: Numbers, rows: float) -> Fou
     return Found(effect, float(special.kolmogorov(np.sqrt(rows) * effect)))
 
 
-def wasserstein(reference: Numbers, current: Numbers, rows: float) -> Found:
+def wasserstein(reference: Numbers, current: Numbers, rows: float, matters: float = 0.0) -> Found:
     """The mean distance that values moved, in standard deviations of the reference.
 
     A thousandth of all values at either end is drawn in first: one absurd measurement must not stand for the column.
     Under no drift, sqrt(rows) times the difference of the distribution functions tends to a Brownian bridge
-    over the pooled distribution (del Barrio, Giné & Matrán 1999), which is simulated.
+    over the pooled distribution (del Barrio, Giné & Matrán 1999), which is simulated. An effect below `matters` is not
+    worth that: its p-value is 1.
     """
     pooled = np.concatenate([reference, current])
     low, high = np.quantile(pooled, [0.001, 0.999])
@@ -65,6 +66,8 @@ def wasserstein(reference: Numbers, current: Numbers, rows: float) -> Found:
     both = np.sort(pooled)
     difference = np.abs(_cumulative(reference, both) - _cumulative(current, both))[:-1]
     effect = float(difference @ np.diff(both)) / scale
+    if effect < matters:
+        return Found(effect, 1.0)
     edges = np.quantile(both, np.linspace(0.0, 1.0, STEPS + 1), method="lower")
     null = _bridges() @ (np.diff(edges) / scale).astype(np.float32)
     beyond = int((null >= np.sqrt(rows) * effect - 1e-12).sum())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ml_platform.contracts.monitor_policy import DriftPolicy
 from ml_platform.monitoring.drift.distances import (
     Blocks,
     Found,
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 RARE = 0.01
 """Categories with a smaller share on both sides count as one."""
 NEW_SHOWN = 5
+SETTLED = 1e-9
+"""Smaller than any alpha after correction for as many columns as anybody has."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def measure_missing(reference: Side, current: Side) -> Found | None:
     return _stability(codes[0], codes[1], 2, Blocks(reference.block, current.block))
 
 
-def measure_number(reference: Side, current: Side) -> tuple[dict[str, Found], dict[str, Any]]:
+def measure_number(reference: Side, current: Side, policy: DriftPolicy) -> tuple[dict[str, Found], dict[str, Any]]:
     """Both distances of a number, and what to show of it."""
     left, right = reference.filled_values, current.filled_values
     blocks = Blocks(reference.filled_block, current.filled_block)
@@ -103,8 +106,11 @@ def measure_number(reference: Side, current: Side) -> tuple[dict[str, Found], di
     n = effective_rows(len(left), resemblance, blocks.of_reference)
     m = effective_rows(len(right), resemblance, blocks.of_current)
     rows = n * m / (n + m)
-    found = {"ks": kolmogorov_smirnov(left, right, rows), "wasserstein": wasserstein(left, right, rows)}
-    return found, {"reference_value": _summary(left), "current_value": _summary(right)}
+    apart = kolmogorov_smirnov(left, right, rows)
+    # Where that is beyond all doubt, the simulation behind the other's p-value would change nothing.
+    settled = apart.effect >= policy.ks and apart.p_value <= SETTLED
+    moved = wasserstein(left, right, rows, np.inf if settled else policy.wasserstein)
+    return {"ks": apart, "wasserstein": moved}, {"reference_value": _summary(left), "current_value": _summary(right)}
 
 
 def measure_category(reference: Side, current: Side) -> tuple[dict[str, Found], dict[str, Any]]:
