@@ -2,7 +2,7 @@
 
 import heapq
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from ml_platform.contracts.home import Home
@@ -139,20 +139,27 @@ class Feed:
         """The answers whose label age is over by now; they are read again, with all that was said of them."""
         now = self.now()
         while self._due and self._due[0][0] <= now:
-            page = heapq.nsmallest(AT_ONCE, self._due) if len(self._due) > AT_ONCE else sorted(self._due)
-            names = [name for due, name in page if due <= now]
-            answers = find_answers(self._store, self._product, names)
-            judged = [
-                (one.record, self._judged(one, see(one, self._young[one.record.response_id], self._releases)))
-                for one in answers
-            ]
-            for record, seen in judged:
-                self._found[record.response_id] = seen
-                self._settling.add(record, seen)
-            for name in names:
-                heapq.heappop(self._due)
-                self._young.pop(name)
-                self._disliked.discard(name)
+            page: list[tuple[datetime, str]] = []
+            while self._due and self._due[0][0] <= now and len(page) < AT_ONCE:
+                page.append(heapq.heappop(self._due))
+            try:
+                self._settle([name for _, name in page])
+            except BaseException:
+                for due in page:
+                    heapq.heappush(self._due, due)
+                raise
+
+    def _settle(self, names: Sequence[str]) -> None:
+        judged = []
+        for one in find_answers(self._store, self._product, names):
+            seen = see(one, self._young[one.record.response_id], self._releases)
+            judged.append((one.record, self._judged(one, seen)))
+        for record, seen in judged:
+            self._found[record.response_id] = seen
+            self._settling.add(record, seen)
+        for name in names:
+            self._young.pop(name)
+            self._disliked.discard(name)
 
     def _judged(self, answered: Answered, seen: Seen) -> Seen:
         evaluation = read_by(answered.record, seen.release_id, self._releases)
