@@ -35,7 +35,6 @@ from ml_platform.contracts.triggers import Trigger, TriggerKind
 from ml_platform.contracts.windows import QualityReport
 from ml_platform.lineage.ledger import Ledger
 from tests.samples.releases import make_policy, make_release
-from tests.samples.retraining import put_report
 
 PRODUCTS, DAYS, COLUMNS = 100, 365, 40
 FIRST = date(2023, 1, 1)
@@ -119,27 +118,30 @@ def fill_reports(home: Home, product: str, release_id: str, days: int) -> None:
         )
         for number in range(COLUMNS)
     )
-    for number in range(days):
-        of = FIRST + timedelta(days=number)
-        window = {
-            "window_from": MIDNIGHT + timedelta(days=number - 28),
-            "window_until": MIDNIGHT + timedelta(days=number),
-        }
-        said = {"product": product, "as_of": of, "release_id": release_id, "monitor_policy_sha256": "8" * 64, **window}
-        drift = DriftReport(
-            **said,
-            verdict=Verdict.FAIL,
-            reason="4 of 40 columns moved",
-            effect=1.4,
-            reference_as_of=FIRST,
-            reference_snapshot_sha256="1" * 64,
-            current_snapshot_sha256="2" * 64,
-            parts=(),
-            columns=columns,
-        )
-        quality = QualityReport(**said, verdict=Verdict.PASS, reason="no fall", effect=0.2, labelled=50)
-        for report, asset in ((drift, "drift_report"), (quality, "quality_report")):
-            put_report(home, product, asset, of, report.model_dump(mode="json"), "0" * 64)
+    said = {"product": product, "as_of": FIRST, "release_id": release_id, "monitor_policy_sha256": "8" * 64}
+    window = {"window_from": MIDNIGHT, "window_until": MIDNIGHT + timedelta(days=28)}
+    drift = DriftReport(
+        **said,
+        **window,
+        verdict=Verdict.FAIL,
+        reason="4 of 40 columns moved",
+        effect=1.4,
+        reference_as_of=FIRST,
+        reference_snapshot_sha256="1" * 64,
+        current_snapshot_sha256="2" * 64,
+        parts=(),
+        columns=columns,
+    )
+    quality = QualityReport(**said, **window, verdict=Verdict.PASS, reason="no fall", effect=0.2, labelled=50)
+    for report, asset in ((drift, "drift_report"), (quality, "quality_report")):
+        folder = home.manifests / product / asset
+        folder.mkdir(parents=True)
+        for number in range(days):
+            day = (FIRST + timedelta(days=number)).isoformat()
+            facts = {**report.model_dump(mode="json"), "as_of": day}
+            value = {"kind": asset, "value_sha256": "0" * 64, "facts": facts}
+            manifest = {"asset": f"{product}/{asset}", "partition": day, "value": value}
+            (folder / f"{day}.json").write_text(json.dumps(manifest))
 
 
 def fill_runs(home: Home, products: list[str]) -> None:

@@ -61,16 +61,15 @@ def as_it_was(folder: Path, to: Path, day: str) -> Path:
     return then
 
 
-def test_a_day_that_is_filled_in_later_has_the_digests_of_the_live_run(tmp_path: Path) -> None:
-    folder, day, home = write_tiny_product(tmp_path / "now"), DAYS[0], tmp_path / "home"
-    run_day(as_it_was(folder, tmp_path / "then", day), home, day)
-    live = digests(home, folder.name, day)
-    assert outcome(home, folder.name, day).startswith("canary open")
-    run_day(folder, home, day, backfill_tag(date.fromisoformat(day), date.fromisoformat(DAYS[-1])))
-    assert digests(home, folder.name, day) == live
-    ledger = Ledger(Home(home).ledger_url)
-    assert len(ledger.replay(folder.name).releases) == 1
-    assert ledger.state(folder.name).epoch == 1
+def test_a_day_that_is_filled_in_later_has_the_digests_that_a_live_run_would_have_given_it(tmp_path: Path) -> None:
+    """In two homes, so that neither finds what the other made."""
+    folder, day, live, later = write_tiny_product(tmp_path / "now"), DAYS[0], tmp_path / "live", tmp_path / "later"
+    run_day(as_it_was(folder, tmp_path / "then", day), live, day)
+    run_day(folder, later, day, backfill_tag(date.fromisoformat(day), date.fromisoformat(DAYS[-1])))
+    assert digests(later, folder.name, day) == digests(live, folder.name, day)
+    assert outcome(live, folder.name, day).startswith("canary open")
+    assert outcome(later, folder.name, day) == f"held: a past day of a backfill, {DAYS[-1]} is newer"
+    assert Ledger(Home(later).ledger_url).state(folder.name).epoch == 0
 
 
 class Backfill:
