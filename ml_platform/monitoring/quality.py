@@ -69,7 +69,8 @@ def make_quality_report(
     first_days = _first_days(past, begin, since, policy)
     day, now, before = past.stretches((end - DAY, end), (begin, end), first_days)
     known = day_of(as_of)[1]
-    labelled = sum(one.seen.labelled for one in past.answers(day, known))
+    # A shadow's copy of a question brings no label that its answer to the user has not brought.
+    labelled = sum(one.seen.labelled and one.seen.cohort is not Cohort.SHADOW for one in past.answers(day, known))
     facts = {
         "product": past.product,
         "as_of": as_of,

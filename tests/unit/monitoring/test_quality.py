@@ -194,6 +194,14 @@ def test_made_later_the_report_of_a_day_is_the_same(store: ProvenanceStore) -> N
     assert report(store, 4, hours=48.0).evidence_sha256 == first.evidence_sha256
 
 
+def test_a_copy_for_the_shadow_brings_no_further_label(store: ProvenanceStore) -> None:
+    put(store, *answered(3, 10, 30))
+    copies = answered(3, 10, 30, cohort=Cohort.SHADOW, shadow_of=response_id_of(1))
+    named = [one.model_copy(update={"response_id": f"copy-{n:08d}"}) for n, one in enumerate(copies[::2])]
+    put(store, *named, segment="2-b.wal")
+    assert report(store, 3).labelled == 30
+
+
 def test_other_releases_and_arms_are_not_its_quality(store: ProvenanceStore) -> None:
     put(store, *answered(1, 10, 100), *answered(3, 10, 100))
     put(store, *answered(3, 100, 100, cohort=Cohort.CANARY, release_id=RELEASES[1], answered_at=SINCE + 50 * HOUR))
