@@ -131,6 +131,7 @@ async def measure(served: Served, server: Server, engine_port: int, options: arg
         "failed": dict(seen.failed),
         "replies": dict(seen.replies),
         "latency_ms": quantiles(seen.latencies),
+        "each_ms": [round(1000 * (one.last - one.injected)) for one in trials],
         "breach_to_last_bad_answer_ms": quantiles([one.last - one.injected for one in trials]),
         "breach_to_decision_ms": quantiles([one.decided - one.injected for one in trials]),
         "decision_to_last_bad_answer_ms": quantiles([max(0.0, one.last - one.decided) for one in trials]),

@@ -12,7 +12,9 @@ from ml_platform.contracts.monitoring import Look
 from ml_platform.errors import MlPlatformError
 from ml_platform.lineage.artifacts import ArtifactStore
 from ml_platform.lineage.looks import LookStore
-from ml_platform.monitoring.observations import Feed, open_feed
+from ml_platform.lineage.provenance.store import ProvenanceStore
+from ml_platform.monitoring.assigned import known_releases
+from ml_platform.monitoring.observations import Feed
 from ml_platform.release.controller import Controller
 from ml_platform.release.incidents import Incidents
 from ml_platform.release.watching import Watch
@@ -36,10 +38,14 @@ class ControllerLoop:
     only: str | None = None
     tell: Callable[[Look], None] = lambda _: None
 
+    _records: ProvenanceStore = field(init=False)
     _watches: dict[str, Watch] = field(default_factory=dict)
     _renewed: float = float("-inf")
     _mine: bool = False
     _complaints: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._records = ProvenanceStore(self.home.provenance_url)
 
     def run(self, every_seconds: float, ended: threading.Event) -> None:
         """Rounds until `ended` is set; then lets go of the lease."""
@@ -49,6 +55,13 @@ class ControllerLoop:
             ended.wait(max(0.0, every_seconds - (time.monotonic() - begin)))
         if self._mine:
             self._quietly("lease", lambda: self.looks.drop_lease(LEASE, self.actor))
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the connections."""
+        if self._watches:
+            self._records.close()
+        self.looks.close()
 
     def round(self) -> bool:
         """One look at every product; False where another controller holds the lease."""
@@ -72,7 +85,8 @@ class ControllerLoop:
 
     def _watch(self, product: str) -> Watch:
         def feed(age: timedelta, since: datetime | None) -> Feed:
-            return open_feed(self.home, self.controller.ledger, self.store, product, age, since=since)
+            releases = known_releases(self.controller.ledger, self.store, product)
+            return Feed(self._records, product, releases, age, since=since)
 
         incidents = Incidents(self.home.incidents / product, self.store)
         return Watch(product, self.controller, self.store, feed, self.actor, incidents)
