@@ -7,10 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ml_platform.contracts.events import Payload, PolicyRecorded, ReleaseHeld, ReleaseRegistered
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.monitor_policy import RetrainPolicy
+from ml_platform.contracts.release import Release
 from ml_platform.contracts.triggers import Trigger, TriggerKind
+from ml_platform.lineage.replay import Replay
 from ml_platform.monitoring.causes import Finding, Known, causes_of
+from ml_platform.monitoring.standing import standing_of
 from ml_platform.monitoring.triggers import (
     Cause,
     Outcome,
@@ -22,6 +26,7 @@ from ml_platform.monitoring.triggers import (
     failures_in_a_row,
     should_retrain,
 )
+from tests.samples.releases import make_policy, make_release
 
 NOW = datetime(2013, 6, 1, tzinfo=UTC)
 POLICY = RetrainPolicy.parse(
@@ -296,3 +301,35 @@ def test_there_is_no_retrain_loop_whatever_is_found(found: list[tuple[TriggerKin
     assert len(history) <= POLICY.max_failed
     gaps = [(b.seen_at - a.seen_at) / timedelta(hours=POLICY.back_off_hours) for a, b in pairwise(history)]
     assert all(gap >= 2**number for number, gap in enumerate(gaps))
+
+
+def test_a_release_of_people_keeps_the_id_that_it_had_before_there_were_triggers() -> None:
+    plain = make_release()
+    assert b"trigger" not in plain.canonical_bytes()
+    started = plain.model_copy(update={"trigger": past(Outcome.ACCEPTED).trigger})
+    assert started.release_id != plain.release_id
+    for release in (plain, started):
+        assert Release.model_validate_json(release.canonical_bytes()).release_id == release.release_id
+
+
+def test_people_who_train_the_newest_day_open_the_way_and_a_filled_in_day_does_not() -> None:
+    automatic = make_release(date(2013, 5, 1)).model_copy(update={"trigger": past(Outcome.REFUSED).trigger})
+    replay = registered(make_release(date(2013, 4, 1)), automatic, make_release(date(2013, 4, 15)))
+    standing = standing_of(replay, None, (), None, date(2013, 5, 20))
+    assert len(failures_in_a_row(standing)) == 1
+    replay = registered(make_release(date(2013, 4, 1)), automatic, make_release(date(2013, 5, 2)))
+    assert failures_in_a_row(standing_of(replay, None, (), None, date(2013, 5, 20))) == ()
+
+
+def registered(*releases: Release) -> Replay:
+    """Registered one after the other, each a minute after the last; those with a trigger are held."""
+    replay, policy = Replay("assistant"), make_policy()
+    payloads: list[Payload] = [PolicyRecorded(policy=policy)]
+    for release in releases:
+        payloads.append(ReleaseRegistered(release=release))
+        if release.trigger is not None:
+            named = {"release_id": release.release_id, "policy_sha256": policy.sha256}
+            payloads.append(ReleaseHeld(**named, gates={"late_recall": "low"}))  # type: ignore[arg-type]
+    for minute, payload in enumerate(payloads):
+        replay.add(replay.next_event(payload, recorded_at=NOW + timedelta(minutes=minute), actor="tests"))
+    return replay
