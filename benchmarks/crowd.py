@@ -82,7 +82,7 @@ class Window:
 
 
 class Crowd(Comparison):
-    """Users of a rollout, folded in arrays instead of one by one; what it gives is what a Comparison of them gives."""
+    """Users of a rollout, folded in arrays instead of one by one, with all that readings ask a Comparison for."""
 
     def __init__(self, world: World, minutes: int, rng: np.random.Generator, *, outage: bool) -> None:
         super().__init__()
