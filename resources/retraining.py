@@ -10,10 +10,14 @@ from dagster import DagsterInstance
 from ml_platform.contracts.drift import DriftReport
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.policy import SlotName
+from ml_platform.contracts.product import GuardrailSpec
 from ml_platform.contracts.products import Product
+from ml_platform.contracts.release import Release
 from ml_platform.contracts.triggers import TriggerKind
 from ml_platform.contracts.windows import QualityReport
+from ml_platform.lineage.contents import find_content
 from ml_platform.lineage.ledger import Ledger
+from ml_platform.lineage.object_store import artifact_store
 from ml_platform.lineage.replay import Replay
 from ml_platform.monitoring.causes import Causes, Finding, Known, causes_of
 from ml_platform.monitoring.drift_reports import latest_drift_report
@@ -91,7 +95,7 @@ def _causes(
         production=production,
         findings=tuple(_finding(report) for report in reports),
         labels=labels_since(home, product.name, newest.data.as_of) if policy.new_labels else None,
-        models=frozenset([*(release.model.base_model for release in in_use), *configured]),
+        models=_models_of(home, in_use, with_judges=bool(policy.deprecations)) | {*configured},
         configured=configured,
     )
     return causes_of(known, policy, now)
@@ -113,6 +117,16 @@ def _configured(product: Product) -> tuple[str, ...]:
     """The base model and the judge that the product's folder names."""
     judge = product.guardrails.judge
     return (product.spec.training.base_model, *([judge.model] if judge else []))
+
+
+def _models_of(home: Home, releases: list[Release], *, with_judges: bool) -> frozenset[str]:
+    """The base models of releases, and the judges of their guardrails, which are kept beside them."""
+    store, found = artifact_store(home), {release.model.base_model for release in releases}
+    for release in releases if with_judges else ():
+        guardrails = find_content(store, GuardrailSpec, release.guardrails.content_sha256)
+        if guardrails is not None and guardrails.judge is not None:
+            found.add(guardrails.judge.model)
+    return frozenset(found)
 
 
 @cache

@@ -27,6 +27,7 @@ from assets.continuous_training import job_name
 from definitions import platform_definitions
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.home import Home
+from ml_platform.contracts.product import GuardrailSpec
 from ml_platform.contracts.triggers import Trigger, TriggerKind
 from ml_platform.errors import ArtifactCorruptError, InvalidInputError
 from resources.automatic_runs import TRIGGER, trigger_of, trigger_tags
@@ -35,12 +36,19 @@ from sensors.continuous_training import sensor_name
 from tests.samples.retraining import Watched, day, midnight, publish_as_of, put_report, write_watched_product
 
 OTHER = "other_desk"
+RETRAIN = {
+    "back_off_hours": 24,
+    "every_days": 20,
+    "new_labels": 100,
+    "days_before_deprecation": 30,
+    "deprecations": [{"name": "an-old-judge", "ends_at": "2024-03-01T00:00:00Z", "replacement": "a-new-judge"}],
+}
 UNFINISHED = [status for status in DagsterRunStatus if status not in FINISHED_STATUSES and status.value != "MANAGED"]
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_watched_product(tmp_path_factory.mktemp("watched"), back_off_hours=24, every_days=20, new_labels=100)
+    return write_watched_product(tmp_path_factory.mktemp("watched"), **RETRAIN)
 
 
 @pytest.fixture(scope="session")
@@ -270,6 +278,29 @@ def test_labels_of_the_days_since_the_newest_candidate_start_a_run_once_there_ar
     request = asked(tick())
     assert request.partition_key == day(4).isoformat()
     assert (request.run_key or "").startswith(f"{watched.product}:new_labels:")
+
+
+def test_the_end_of_a_judge_that_production_uses_starts_a_run(tick: Tick, watched: Watched) -> None:
+    judge = {"model": "an-old-judge", "deadline_ms": 500}
+    guardrails = GuardrailSpec.parse(
+        {"version": "1.0.0", "max_utterance_characters": 9, "safe_reply": "No.", "judge": judge}, where="a sample"
+    )
+    watched.serve(watched.candidate(0, guardrails=guardrails))
+    publish_as_of(watched.home, watched.product, midnight(7))
+    assert "an-old-judge ends at 2024-03-01" in skipped(tick())
+    publish_as_of(watched.home, watched.product, midnight(9))
+    said = trigger_of(asked(tick()).tags)
+    assert said is not None
+    assert (said.kind, said.reason) == (
+        TriggerKind.DEPRECATION,
+        "an-old-judge ends at 2024-03-01; look at a-new-judge",
+    )
+
+
+def test_a_judge_that_nobody_uses_may_end(tick: Tick, watched: Watched) -> None:
+    watched.serve(watched.candidate(0))
+    publish_as_of(watched.home, watched.product, midnight(10))
+    assert "an-old-judge is not in use" in skipped(tick())
 
 
 def test_a_reason_as_long_as_a_table_is_cut(tick: Tick, watched: Watched) -> None:

@@ -13,11 +13,13 @@ from ml_platform.contracts.drift import DriftReport
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.policy import PromotionPolicy, SlotName
-from ml_platform.contracts.release import Release
+from ml_platform.contracts.product import GuardrailSpec
+from ml_platform.contracts.release import Release, VersionedPart
 from ml_platform.contracts.triggers import Trigger
 from ml_platform.contracts.windows import QualityReport
 from ml_platform.features.publication import Publication
-from ml_platform.lineage.artifacts import write_atomically
+from ml_platform.lineage.artifacts import LocalArtifactStore, write_atomically
+from ml_platform.lineage.contents import keep_content
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.release.controller import Controller, Held
@@ -66,11 +68,23 @@ class Watched:
     def controller(self) -> Controller:
         return Controller(Ledger(self.home.ledger_url), trusting(self.key), PRODUCER, trusting(OPERATOR))
 
-    def candidate(self, number: int, trigger: Trigger | None = None, *, passes: bool = True, seed: int = 1) -> Release:
-        """Registers a candidate of a day, judged by its gates."""
+    def candidate(
+        self,
+        number: int,
+        trigger: Trigger | None = None,
+        *,
+        passes: bool = True,
+        seed: int = 1,
+        guardrails: GuardrailSpec | None = None,
+    ) -> Release:
+        """Registers a candidate of a day, judged by its gates; its guardrails are kept where they are given."""
         now, door = self._later(), self.controller
         door.pin_policy(self.product, self.policy, OPERATOR, "tests", now, "operator", only_first=True)
         made = make_release(day(number), seed, self.policy, self.product).model_copy(update={"trigger": trigger})
+        if guardrails is not None:
+            keep_content(LocalArtifactStore(self.home.artifacts), guardrails)
+            part = VersionedPart(version=guardrails.version, content_sha256=guardrails.sha256)
+            made = made.model_copy(update={"guardrails": part})
         door.register_release(made, self.policy, now, "tests")
         results = make_results(self.policy, Verdict.PASS if passes else Verdict.FAIL)
         reference = door.state(self.product).slots.get(SlotName.PRODUCTION, "base")
