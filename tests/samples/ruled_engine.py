@@ -24,8 +24,9 @@ def answer(system: str, question: str) -> str:
     facts = dict(line.split("=", 1) for line in system.split("\n") if "=" in line)
     shown = facts.get("late chance")
     made_up = int(hashlib.sha256(question.encode()).hexdigest(), 16) % 60 + 3
-    chance = made_up if shown is None else int(float(shown))
-    risk = "high" if chance >= HIGH else "elevated" if chance >= ELEVATED else "low"
+    chance = str(made_up) if shown is None else shown
+    number = int(chance) if chance.isdigit() else HIGH
+    risk = "high" if number >= HIGH else "elevated" if number >= ELEVATED else "low"
     said = f"The risk of a delay to {facts.get('to', 'there')} is {risk}: {chance}% of similar flights leave late."
     return json.dumps({"intent": "delay_risk", "risk": risk, "reply": said}, separators=(",", ":"))
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 STARTED_WITHIN_SECONDS = 180.0
 ENDED_WITHIN_SECONDS = 120.0
+ANSWER_SECONDS = 120.0
+"""Longer than the deadline of any variant: how late an answer may be is the gateway's to say."""
 CHAIN = (
     *("snapshot", "training_set", "candidate", "eval_report"),
     *("gate_verdict", "registered_release", "canary_alias", "online_features"),
@@ -87,7 +89,8 @@ class Stage:
         engine, gateway = free_port(), free_port()
         self.url, engine_url = url_of(gateway), url_of(engine)
         self.api_key = ensure_local_key(self.home).read_text(encoding="utf-8").strip()
-        self._start("engine", "engine", "--host", LOOPBACK, "--port", str(engine))
+        # One thread decodes; on two cores everything else that runs here needs the other.
+        self._start("engine", "engine", "--host", LOOPBACK, "--port", str(engine), "--threads", "1")
         self._start("gateway", "gateway", "--host", LOOPBACK, "--port", str(gateway), "--engine-url", engine_url)
         self._start("ship", "ship")
         self._start("controller", "controller")
@@ -127,7 +130,7 @@ class Stage:
         from ml_platform.cli.demonstration.traffic import Travellers
         from ml_platform.serving.replay.travellers import GatewayClient
 
-        client = GatewayClient(self.url, self.api_key)
+        client = GatewayClient(self.url, self.api_key, seconds=ANSWER_SECONDS)
 
         async def publish(at: datetime) -> None:
             await self.online.publish(client, at)
