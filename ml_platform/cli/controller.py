@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def controller(
     product: Annotated[str | None, typer.Argument(help="Only this product.")] = None,
     every: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks.")] = 0.5,
-    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Look once, do what is decided, and end.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Watch what serves: canaries go on, into production or away by what is seen of them; production is taken back.
@@ -31,7 +31,9 @@ def controller(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     loop = _loop(product, lambda look: _tell(look, as_json=as_json) if once else None)
     if once:
-        loop.round()
+        if not loop.round():
+            typer.echo("Another controller leads; `mlp status` shows what it saw.", err=True)
+        loop.close()
         return
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -52,7 +54,8 @@ def _loop(product: str | None, tell: Callable[["Look"], None]) -> "ControllerLoo
     from ml_platform.release.controlling import ControllerLoop
 
     home = Home.from_environment()
-    door = Controller(Ledger(home.ledger_url), trusted_keys(home), gate_producer(), trusted_operators(home))
+    ledger = Ledger(home.ledger_url, keep_connections=True)
+    door = Controller(ledger, trusted_keys(home), gate_producer(), trusted_operators(home))
     actor = f"controller {os.getpid()}@{socket.gethostname()}"
     return ControllerLoop(home, door, artifact_store(home), LookStore(home.monitoring_url), actor, product, tell)
 

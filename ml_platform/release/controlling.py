@@ -62,6 +62,7 @@ class ControllerLoop:
         if self._watches:
             self._records.close()
         self.looks.close()
+        self.controller.ledger.close()
 
     def round(self) -> bool:
         """One look at every product; False where another controller holds the lease."""

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -128,7 +129,8 @@ class Watch:
         """Does what was decided, and returns it; a hold with the reason where it could not be done."""
         if decision.action is Action.HOLD:
             if self._is_news(replay, decision):
-                self._apply(decision, None)
+                with suppress(EpochConflictError):
+                    self._apply(decision, self._kept(decision))
             return decision
         sequence, action, until, why = self._held
         if (sequence, action) == (replay.sequence, decision.action) and time.monotonic() < until:
