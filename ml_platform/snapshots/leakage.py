@@ -107,9 +107,9 @@ def _taught(splits: Splits, golden: Sequence[Example]) -> Iterator[str]:
             f"{len(misplaced)} questions that people taught the answer of are measured by: {_listed(misplaced)}. "
             "Keep them in 'train'."
         )
-    words = {wording(example) for example in measured}
+    words = {wording(example.utterance) for example in measured}
     taught = [example for example in splits.get("train", ()) if example.origin is not None]
-    if worded := [example.example_id for example in taught if wording(example) in words]:
+    if worded := [example.example_id for example in taught if wording(example.utterance) in words]:
         yield f"{len(worded)} taught questions are asked in words that are measured by: {_listed(worded)}. Remove them."
 
 

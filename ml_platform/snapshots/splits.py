@@ -1,6 +1,7 @@
 """Splits: examples divided in time order, so that nothing is measured on what training has seen."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,9 +55,9 @@ def question_sha256(example: Example) -> str:
     return digest({"utterance": example.utterance, "facts": example.facts})
 
 
-def wording(example: Example) -> str:
-    """The words in which something is asked, whatever their case and spacing."""
-    return " ".join(example.utterance.casefold().split())
+def wording(utterance: str) -> str:
+    """The words in which something is asked, whatever their case, spacing and punctuation."""
+    return " ".join(re.findall(r"\w+", utterance.casefold())) or utterance
 
 
 def _divided(examples: Sequence[Example], spec: SplitSpec) -> Splits:

@@ -11,7 +11,7 @@ import yaml
 from ml_platform.contracts.example import Example
 from ml_platform.evaluation.groundedness import is_grounded
 from ml_platform.families.lora.examples import ExamplesContext, plain
-from ml_platform.snapshots.splits import split_examples
+from ml_platform.snapshots.splits import split_examples, wording
 
 ASKED_HOURS_BEFORE = 2
 HISTORY_DAYS = 8
@@ -95,7 +95,7 @@ def _reason_against(context: ExamplesContext, example: Example, held_out: Sequen
         return "shows no flight"
     if is_reserved(example.entity):
         return "is about a flight that is reserved for golden sets"
-    if any(pattern.fullmatch(" ".join(example.utterance.split())) for pattern in held_out):
+    if any(pattern.fullmatch(wording(example.utterance)) for pattern in held_out):
         return "asks in words that candidates are measured by"
     if answer["risk"] != risk:
         return f"says risk {answer['risk']}, where the policy says {risk}"
@@ -106,8 +106,8 @@ def _held_out_wordings(context: ExamplesContext) -> list[re.Pattern[str]]:
     """The wordings of the test split and the golden answers, whatever flight they are filled in with."""
     phrasings = yaml.safe_load((context.product.folder / "phrasings.yaml").read_text(encoding="utf-8"))
     texts = [text for parts in phrasings.values() for text in parts["held_out"]]
-    filled = ["[^ ]+( [^ ]+)?".join(map(re.escape, re.split(r"\{\w+\}", text))) for text in texts]
-    return [re.compile(pattern, re.IGNORECASE) for pattern in filled]
+    words = [wording(re.sub(r"\{\w+\}", "filledin", text)) for text in texts]
+    return [re.compile(text.replace("filledin", r"\w+( \w+)?")) for text in words]
 
 
 def golden_flights(context: ExamplesContext, count: int) -> list[dict[str, Any]]:

@@ -82,7 +82,7 @@ def with_taught(
     Of too many the newest stay. A question in `train` that was taught another answer gives way.
     """
     measured = [*chain.from_iterable(part for name, part in splits.items() if name != "train"), *golden]
-    entities, wordings = {one.entity for one in measured}, {wording(one) for one in measured}
+    entities, wordings = {one.entity for one in measured}, {wording(one.utterance) for one in measured}
     facts = {name for one in splits["train"] for name in one.facts}
     most = int(MOST_TAUGHT / (1 - MOST_TAUGHT) * len(splits["train"]))
     kept: dict[str, Example] = {}
@@ -90,7 +90,7 @@ def with_taught(
         reason = ""
         if example.entity in entities:
             reason = "is about what candidates are measured by"
-        elif wording(example) in wordings:
+        elif wording(example.utterance) in wordings:
             reason = "asks in words that candidates are measured by"
         elif not facts.issuperset(example.facts):
             reason = "shows facts that no other example has"
@@ -173,7 +173,7 @@ def _agreed(sound: Sequence[Example], unanswerable: int, spec: EvaluationSpec) -
 
 def _verdict(example: Example, spec: EvaluationSpec) -> bytes:
     if isinstance(example.answer, str):
-        return wording(example.model_copy(update={"utterance": example.answer})).encode()
+        return wording(example.answer).encode()
     labels = [name for name, field in spec.fields.items() if isinstance(field, LabelField)]
     return canonical_bytes({name: example.answer[name] for name in labels or example.answer})
 

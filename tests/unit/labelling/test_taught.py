@@ -222,7 +222,7 @@ def test_without_anything_said_no_digest_depends_on_who_answered_what(world: Wor
     ("number", "changes", "reason"),
     [
         (1, {"entity": {"id": "G1"}}, "reserved for golden sets"),
-        (2, {"utterance": "golden  WORDS?"}, "asks in words that candidates are measured by"),
+        (2, {"utterance": "golden  WORDS !!"}, "asks in words that candidates are measured by"),
         (3, {"utterance": "Ticket 27"}, "asks in words that candidates are measured by"),
         (4, {"entity": {"id": "T27"}}, "is about what candidates are measured by"),
         (5, {"facts": {"line": "b", "colour": "red"}}, "shows facts that no other example has"),

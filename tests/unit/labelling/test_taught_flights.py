@@ -122,3 +122,21 @@ def test_nonsense_is_set_aside_with_its_reason(world: World) -> None:
         assert found.pop(response_id_of(number)).startswith(reason)
     assert not found
     assert sum(made.facts["set_aside"].values()) == len(NONSENSE)
+
+
+def test_no_wording_of_the_test_split_and_no_reserved_flight_is_learnt(world: World) -> None:
+    reserved = world.product.hook("examples.py:is_reserved")
+    names = (f"2013-01-20_UA_{number}_EWR_1515" for number in range(1, 1000))
+    kept_for_golden = next(name for name in names if reserved(name))
+    fill(world.answers, answered(1, utterance="ua1545 ON TIME"), correction(1))
+    fill(world.answers, answered(2, utterance="So, is UA 1545 going to leave late, or what?!"), correction(2))
+    fill(world.answers, answered(3, entity={"flight_id": kept_for_golden}), correction(3))
+    fill(world.answers, answered(4), correction(4))
+    made = world.training_set()
+    assert [one.example_id.split("/")[1] for one in taught(made)] == [response_id_of(4)]
+    found = {row["original"]["response_id"]: row["reason"] for row in set_aside(made)}
+    assert found == {
+        response_id_of(1): "asks in words that candidates are measured by",
+        response_id_of(2): "asks in words that candidates are measured by",
+        response_id_of(3): "is about a flight that is reserved for golden sets",
+    }
