@@ -160,9 +160,9 @@ def _failed(readings: Iterable[MetricReading]) -> list[MetricReading]:
 
 def _because(broken: Iterable[Breach], failed: Iterable[MetricReading]) -> str:
     """The broken limits and failed metrics, as sentences; the same whatever order they came in."""
-    said = [f"hard limit: {breach.sentence}" for breach in broken]
+    said = [f"Hard limit: {breach.sentence}" for breach in broken]
     said += [f"{reading.metric}: {reading.reason}" for reading in failed]
-    return " ".join(f"{one[:1].upper()}{one[1:].rstrip('.')}." for one in said)
+    return " ".join(f"{one.rstrip('.')}." for one in said)
 
 
 _RULES: tuple[Callable[[Situation], Decision | None], ...] = (

@@ -47,7 +47,7 @@ def test_an_abort_names_every_signal_whatever_order_they_came_in() -> None:
     assert one.reason == other.reason
     assert one.reason == (
         "Hard limit: 8 of 10 answers within 60 s: error. Hard limit: 8 of 10 answers within 60 s: unsafe. "
-        "Cost: it was looked at. Error_rate: it was looked at."
+        "cost: it was looked at. error_rate: it was looked at."
     )
 
 
