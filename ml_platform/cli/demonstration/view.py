@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ml_platform.cli.demonstration.board import DETAIL, Board, Note
 from ml_platform.cli.output import console, percent
+from ml_platform.evaluation.drawing import shortened
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
 LOOKS_A_SECOND = 4
 SECONDS_BETWEEN_LINES = 20.0
-NEWEST_NOTES = 14
+LONGEST_CAPTION = 300
+FEWEST_NOTES = 3
+LINES_AROUND = 16
+"""Of the view that are neither a release, a metric nor the story."""
 VERDICT_COLOURS = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "ERROR": "red"}
 
 
@@ -44,7 +48,7 @@ class DemoView:
             self._live.stop()
 
     def __rich__(self) -> "RenderableType":
-        return render(self._board)
+        return render(self._board, *self._console.size)
 
     def tell(self, note: Note) -> None:
         """A line of the story, where there is no terminal to redraw."""
@@ -80,8 +84,8 @@ def standing(board: Board) -> str:
     return " · ".join(part for part in (day, f"{board.answered:,} answered", board.doing, waits) if part)
 
 
-def render(board: Board) -> "RenderableType":
-    """The whole view."""
+def render(board: Board, width: int = 160, height: int = 50) -> "RenderableType":
+    """The whole view; of the story as many lines as there is room for, the newest at the end."""
     from rich.console import Group
     from rich.panel import Panel
     from rich.text import Text
@@ -92,7 +96,8 @@ def render(board: Board) -> "RenderableType":
     parts: list[RenderableType] = [head, slots(board)]
     if (found := readings(board)) is not None:
         parts.append(found)
-    parts.append(notes(board))
+    rows = len(board.names) + (len(board.look.decision.readings) if board.look else 0)
+    parts.append(notes(board, max(FEWEST_NOTES, height - rows - LINES_AROUND), width - 4))
     title = f"{board.product} · planted: {board.fault} · {clock(board.seconds)}"
     return Panel(Group(*parts), title=title, title_align="left", subtitle=running, subtitle_align="left")
 
@@ -135,7 +140,7 @@ def readings(board: Board) -> "Table | None":
         )
     waits = "; ".join(look.decision.waits_for)
     said = f"{look.decision.action}: {look.decision.reason}" + (f" · waits for {waits}" if waits else "")
-    table.caption = board.named(said)[:400]
+    table.caption = shortened(board.named(said), LONGEST_CAPTION)
     return table
 
 
@@ -147,19 +152,24 @@ def arm(reading: "ArmReading | None") -> str:
 
 
 def effect(one: "MetricReading") -> str:
-    """The effect with its bounds."""
+    """The effect with its bounds: a difference, or for a quantile a ratio."""
     if one.effect is None:
         return "–"
-    low, high = (("–" if bound is None else f"{bound:+.3g}") for bound in (one.effect_lower, one.effect_upper))
-    return f"{one.effect:+.3g}  [{low}, {high}]"
+    ratio = one.kind == "quantile"
+
+    def told(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3g}" if ratio else f"{value:+.3g}"
+
+    return f"{'×' if ratio else ''}{told(one.effect)}  [{told(one.effect_lower)}, {told(one.effect_upper)}]"
 
 
-def notes(board: Board) -> "RenderableType":
-    """The newest lines of the story."""
+def notes(board: Board, lines: int, width: int) -> "RenderableType":
+    """The newest lines of the story, each in one line."""
     from rich.text import Text
 
     told = [note for note in board.notes if note.event is None or note.event.kind not in DETAIL]
-    return Text("\n".join(sentence(board, note)[:400] for note in told[-NEWEST_NOTES:]), overflow="ellipsis")
+    said = (shortened(" ".join(sentence(board, note).split("\n")), width) for note in told[-lines:])
+    return Text("\n".join(said), no_wrap=True)
 
 
 def _count(board: Board, release_id: str, status: str) -> str:
