@@ -80,9 +80,11 @@ def _shown(report: DriftReport) -> dict[str, Any]:
 
 
 def _columns(columns: tuple[ColumnDrift, ...]) -> str:
-    order = [Moved.DRIFTED, Moved.UNCLEAR, Moved.STEADY, Moved.NOT_TESTED]
+    """A table of columns; what sources hold, such as names of categories, can become no markup."""
+    from ml_platform.monitoring.drift.page import in_order, plain_markdown
+
     rows = [
-        (MARKS[one.moved], f"`{one.name}`", one.reason, one.reference_value, one.current_value)
-        for one in sorted(columns, key=lambda one: (order.index(one.moved), -one.times_threshold))
+        (MARKS[one.moved], *map(plain_markdown, (one.name, one.reason, one.reference_value, one.current_value)))
+        for one in in_order(columns)
     ]
     return markdown_table(("", "column", "finding", "reference", "now"), rows) if rows else "None."

@@ -43,7 +43,7 @@ def test_a_day_that_drifted_says_so_in_dagster_and_to_sensors(desk: Desk, instan
     assert shown["verdict"].value == "FAIL"
     assert isinstance(shown["summary"], MarkdownMetadataValue)
     assert "data:image/svg+xml;base64," in shown["summary"].value
-    assert "`parcels.days_underway`" in shown["columns"].value
+    assert "parcels.days\\_underway" in shown["columns"].value
     assert "where city is Lima" in shown["slices_that_moved"].value
     assert Path(str(shown["report_html"].value)).is_file()
     assert Path(str(shown["evidently_html"].value)).is_file()

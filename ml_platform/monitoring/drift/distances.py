@@ -18,6 +18,7 @@ Vectors = npt.NDArray[np.float32]
 FLOOR = 1e-3
 """The least share of a category in PSI: a new one counts for much, but not the more the more rows there are."""
 
+_HUGE = 1e100
 BRIDGES, STEPS = 20_000, 255
 """Simulated Brownian bridges, for p-values of Wasserstein's distance down to 1 in 20,000."""
 
@@ -60,6 +61,9 @@ def wasserstein(reference: Numbers, current: Numbers, rows: float, matters: floa
     worth that: its p-value is 1.
     """
     pooled = np.concatenate([reference, current])
+    if (largest := float(np.abs(pooled).max())) > _HUGE:
+        # The unit does not matter, and squares of such numbers are no numbers.
+        reference, current, pooled = (part / largest for part in (reference, current, pooled))
     low, high = np.quantile(pooled, [0.001, 0.999])
     reference, current, pooled = (np.clip(part, low, high) for part in (reference, current, pooled))
     scale = float(reference.std()) or float(pooled.std()) or 1.0

@@ -14,6 +14,7 @@ from ml_platform.contracts.home import Home
 from ml_platform.contracts.provenance import ProvenanceRecord
 from ml_platform.contracts.routing import Cohort
 from ml_platform.contracts.serving import ServingTime
+from ml_platform.errors import IntegrityError
 from ml_platform.lineage.provenance.store import ProvenanceStore
 from ml_platform.monitoring.clock import ProductClock
 from ml_platform.monitoring.drift.tables import Window
@@ -28,19 +29,21 @@ AT_ONCE = 500
 class Traffic:
     """Answers to users by the product's time, each side drawn: those in the window, and those of a release before it.
 
-    `asked` and `before` count all of them, drawn or not.
+    `asked` and `before` count all of them, drawn or not. `damaged` says what in the store could not be believed: then
+    there is nothing to compare.
     """
 
     window: tuple[ProvenanceRecord, ...] = ()
     earlier: tuple[ProvenanceRecord, ...] = ()
     asked: int = 0
     before: int = 0
+    damaged: str = ""
 
     @property
     def sha256(self) -> str:
         """The digest of which answers these are."""
         names = [[one.response_id for one in side] for side in (self.window, self.earlier)]
-        return digest([names, self.asked, self.before])
+        return digest([names, self.asked, self.before, self.damaged])
 
 
 def read_traffic(
@@ -63,6 +66,8 @@ def read_traffic(
                 within.add(record)
             elif record.release_id == release_id is not None:
                 before.add(record)
+    except IntegrityError as error:
+        return Traffic(damaged=str(error))
     finally:
         store.close()
     return Traffic(within.drawn(), before.drawn(), within.seen, before.seen)

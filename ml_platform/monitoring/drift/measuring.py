@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_platform.contracts.monitor_policy import DriftPolicy
+from ml_platform.evaluation.drawing import shortened
 from ml_platform.monitoring.drift.distances import (
     Blocks,
     Found,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 RARE = 0.01
 """Categories with a smaller share on both sides count as one."""
-NEW_SHOWN = 5
+NEW_SHOWN, LONGEST_NAME = 5, 80
 SETTLED = 1e-9
 """Smaller than any alpha after correction for as many columns as anybody has."""
 
@@ -124,7 +125,10 @@ def measure_category(reference: Side, current: Side) -> tuple[dict[str, Found], 
         if new.any():
             fresh, counts = np.unique(right[new], return_counts=True)
             first = fresh[np.argsort(-counts, kind="stable")][:NEW_SHOWN]
-            shown |= {"new_values": tuple(str(one) for one in first), "new_share": float(new.mean())}
+            shown |= {
+                "new_values": tuple(shortened(str(one), LONGEST_NAME) for one in first),
+                "new_share": float(new.mean()),
+            }
     if len(names) < 2:
         return {}, shown
     pooled, kinds = _without_rare(codes, len(left), len(names))
@@ -156,10 +160,13 @@ def _without_rare(codes: Integers, size: int, names: int) -> tuple[Integers, int
 
 def _summary(numbers: Numbers) -> str:
     low, middle, high = np.quantile(numbers, [0.1, 0.5, 0.9])
-    return f"median {middle:.4g}, mean {numbers.mean():.4g}, 80 % within {low:.4g} to {high:.4g}"
+    mean = float((numbers / len(numbers)).sum())
+    return f"median {middle:.4g}, mean {mean:.4g}, 80 % within {low:.4g} to {high:.4g}"
 
 
 def _commonest(labels: npt.NDArray[Any]) -> str:
     names, counts = np.unique(labels, return_counts=True)
     first = np.argsort(-counts, kind="stable")[:4]
-    return ", ".join(f"{names[place]} {counts[place] / len(labels):.0%}" for place in first)
+    return ", ".join(
+        f"{shortened(str(names[place]), LONGEST_NAME)} {counts[place] / len(labels):.0%}" for place in first
+    )

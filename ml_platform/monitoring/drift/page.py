@@ -46,17 +46,22 @@ def render_html(product: Product, report: DriftReport, tables: Tables) -> str:
 
 def render_summary(report: DriftReport, tables: Tables) -> str:
     """The report as Markdown with its plots inside as data URIs."""
-    lines = [f"**{WORDS[report.verdict]}.** {_plain(report.reason)}", ""]
+    lines = [f"**{WORDS[report.verdict]}.** {plain_markdown(report.reason)}", ""]
     for part in report.parts:
-        lines.append(f"- **{part.part}** {WORDS[part.verdict].lower()}: {_plain(part.reason)}")
+        lines.append(f"- **{part.part}** {WORDS[part.verdict].lower()}: {plain_markdown(part.reason)}")
     tested = [one for one in report.columns if one.effect is not None]
     if tested:
         farthest = sorted(tested, key=lambda one: -one.times_threshold)[:DRAWN]
         lines += ["", f"![how far]({distances(farthest, 'Times the threshold').data_uri()})"]
     for name, canvas in _drawn(report, tables, IN_SUMMARY).items():
-        lines += ["", f"**{_plain(name)}**, then (grey) and now (blue)", "", f"![{_plain(name)}]({canvas.data_uri()})"]
+        lines += [
+            "",
+            f"**{plain_markdown(name)}**, then (grey) and now (blue)",
+            "",
+            f"![{plain_markdown(name)}]({canvas.data_uri()})",
+        ]
     warnings = [one.warning for one in report.golden if one.warning]
-    return "\n".join([*lines, *(f"\n⚠ {_plain(words)}" for words in warnings)]) + "\n"
+    return "\n".join([*lines, *(f"\n⚠ {plain_markdown(words)}" for words in warnings)]) + "\n"
 
 
 def in_order(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
@@ -97,6 +102,6 @@ def _environment() -> Environment:
     return environment
 
 
-def _plain(text: str) -> str:
-    """Text that no Markdown can be made of."""
+def plain_markdown(text: str) -> str:
+    """The text, at most 600 characters of it, that no Markdown can be made of."""
     return "".join(f"\\{one}" if one in "\\`*_[]<>|#!" else one for one in shortened(printable(text), 600))

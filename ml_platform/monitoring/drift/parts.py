@@ -7,6 +7,7 @@ from ml_platform.contracts.drift import ColumnDrift, DriftPart, GoldenHealth, Pa
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.monitor_policy import DriftPolicy
 from ml_platform.contracts.products import Product
+from ml_platform.contracts.provenance import ProvenanceRecord
 from ml_platform.contracts.release import Release
 from ml_platform.errors import IntegrityError, SourceDataError
 from ml_platform.families.lora.prepare import load_examples
@@ -70,8 +71,14 @@ class Comparison:
     def _tables(self) -> ComparedPart:
         return self._compared(DriftPart.TABLES, source_tables(self.product, self.learnt, self.current, self.window))
 
+    def _asked(self) -> tuple[ProvenanceRecord, ...]:
+        """What was asked in the window. Raises IntegrityError where the store cannot be believed."""
+        if self.traffic.damaged:
+            raise IntegrityError(self.traffic.damaged)
+        return self.traffic.window
+
     def _outputs(self) -> ComparedPart:
-        mine = [one for one in self.traffic.window if one.release_id == self.release.release_id]
+        mine = [one for one in self._asked() if one.release_id == self.release.release_id]
         table = output_table(self.traffic.earlier, mine, self.product.spec.evaluation)
         return self._compared(DriftPart.OUTPUTS, [table])
 
@@ -80,7 +87,7 @@ class Comparison:
         made = self.store.open("training_set", self.release.data.training_set_sha256)
         examples = [one for name in LEARNT_FROM for one in load_examples(made, name)]
         wordings = blocks_of([one.phrasing_id or one.example_id for one in examples])
-        asked = self.traffic.window
+        asked = self._asked()
         users = blocks_of([one.user_sha256 or one.response_id for one in asked])
         learnt = Prompts(tuple(one.utterance for one in examples), wordings)
         live = Prompts(tuple(one.utterance for one in asked), users)

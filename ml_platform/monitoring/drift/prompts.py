@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ml_platform.contracts.drift import ColumnDrift, Distances, DriftPart, Moved
 from ml_platform.contracts.monitor_policy import DriftPolicy
+from ml_platform.evaluation.drawing import shortened
 from ml_platform.lineage.artifacts import ArtifactStore
 from ml_platform.monitoring.drift.columns import corrected, sampled
 from ml_platform.monitoring.drift.distances import (
@@ -25,7 +26,7 @@ MOST_LIVE, MOST_LEARNT = 500, 1_000
 RESEMBLES = 0.5
 """The cosine from which on two questions resemble each other: other words for the same have 0.6 and more, questions
 about something else 0.3 and less."""
-SHOWN = 5
+SHOWN, LONGEST = 5, 200
 
 Mask = npt.NDArray[np.bool_]
 
@@ -79,7 +80,7 @@ def compare_prompts(
     meaning = _column(names[0], _meaning(left, right, learnt, live), "embedding", policy, counts)
     alone = nearest(right, left) < RESEMBLES
     novelty = _column(names[1], _novelty(left, alone, learnt, live), "novelty", policy, counts)
-    strange = sorted({live.texts[place] for place in np.flatnonzero(alone)})[:SHOWN]
+    strange = sorted({shortened(live.texts[place], LONGEST) for place in np.flatnonzero(alone)})[:SHOWN]
     novelty = novelty.model_copy(update={"new_values": tuple(strange), "new_share": float(alone.mean())})
     return ComparedPrompts(tuple(corrected([meaning, novelty], policy)), live.texts, right)
 

@@ -98,6 +98,8 @@ def _seen(product: Product, view: FeatureViewSpec, snapshot: Artifact, rows: Any
     table = table[window.holds(table[time])].drop(columns=[one for one in view.feature_names if one in table.columns])
     table = table.assign(**{_SEEN_AT: table[time]}).sort_values(_SEEN_AT, kind="stable")
     features = pd.read_parquet(rows).sort_values("event_timestamp", kind="stable")
+    # Rows without an entity are gone, but a column that had gaps keeps the type for them, which joins with no other.
+    table = table.astype({name: features[name].dtype for name in view.entity})
     keep = [*view.entity, "event_timestamp", *view.feature_names]
     return pd.merge_asof(
         table,

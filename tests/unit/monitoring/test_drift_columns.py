@@ -143,6 +143,19 @@ def test_infinite_values_count_as_missing_and_break_nothing() -> None:
     assert found["x"].method == "missing"
 
 
+def test_numbers_too_large_to_be_squared_are_compared_all_the_same() -> None:
+    found = compared({"x": numbers(300) * 1e307}, {"x": numbers(300, 1, mean=3.0) * 1e307})
+    assert found["x"].moved is Moved.DRIFTED
+    assert found["x"].distances.wasserstein == pytest.approx(3.0, rel=0.2)
+
+
+def test_a_name_of_a_category_may_be_long_and_odd_and_is_shown_short() -> None:
+    odd = "![x](y)|" + "z" * 5000
+    found = compared({"kind": ["a", "b"] * 100}, {"kind": ["a", odd] * 100})
+    assert len(found["kind"].new_values[0]) <= 80
+    assert len(found["kind"].current_value) < 200
+
+
 def test_flags_and_counts_of_few_values_are_categories() -> None:
     draw = np.random.default_rng(2)
     found = compared(

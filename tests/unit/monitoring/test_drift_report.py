@@ -1,5 +1,7 @@
 """The drift report of a day: what it finds, what it refuses to find, and that it says so."""
 
+import shutil
+import sqlite3
 from datetime import date
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from ml_platform.contracts.drift import DriftPart, DriftReport, Moved, PartDrift
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.errors import ArtifactCorruptError
+from ml_platform.monitoring.drift.reference import find_reference
 from ml_platform.monitoring.drift.report import load_drift_report, make_drift_report
 from ml_platform.monitoring.drift_reports import drift_report_days, latest_drift_report, read_drift_report
 from resources.manifests import AssetManifest, Value
@@ -144,6 +147,30 @@ def test_users_who_ask_about_something_else_are_drift_and_the_usual_questions_ar
     assert health.coverage == pytest.approx(0.5, abs=0.02)
     assert health.warning is not None
     assert "only 50% of what users ask" in health.warning
+
+
+def test_records_that_were_changed_are_an_error_of_what_rests_on_them_alone(tmp_path: Path) -> None:
+    desk = Desk.make(tmp_path)
+    release = desk.serve()
+    desk.answer(release, date(2024, 3, 15), USUAL)
+    with sqlite3.connect(desk.home.root / "provenance.sqlite") as connection:
+        connection.execute("update responses set content = replace(content, 'Oslo', 'Rome')")
+    connection.close()
+    found = desk.report()
+    verdicts = {one.part: one.verdict for one in found.parts}
+    assert (verdicts[DriftPart.PROMPTS], verdicts[DriftPart.OUTPUTS]) == (Verdict.ERROR, Verdict.ERROR)
+    assert verdicts[DriftPart.TABLES] is Verdict.PASS
+    assert "was changed in the store" in part(found, DriftPart.PROMPTS).reason
+
+
+def test_where_the_releases_own_policy_was_not_kept_the_products_counts_and_the_report_says_so(tmp_path: Path) -> None:
+    desk = Desk.make(tmp_path)
+    desk.serve()
+    kept = desk.home.artifacts / "monitor_policy"
+    shutil.rmtree(kept)
+    found = find_reference(desk.product, desk.home, desk.store)
+    assert found.policy == desk.product.monitor_policy
+    assert "was not kept" in found.notes[0]
 
 
 def test_a_release_that_answers_otherwise_than_before_has_drifted_outputs(tmp_path: Path) -> None:
