@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -149,3 +150,20 @@ def test_a_release_worse_by_the_margin_seldom_passes_at_any_look() -> None:
         passed, good = passed + ever[0], good + ever[1]
     assert passed / 40 <= 0.2
     assert good / 40 >= 0.8, "a test that never passes anything keeps its promise, too"
+
+
+def test_looking_during_an_outage_changes_nothing_of_what_is_seen_after_it() -> None:
+    """Spans that were told calm or not at one look are told again once more of them is known."""
+    seen = list(in_an_outage(np.random.default_rng(3), 1_500, 0.25, outage=True))
+    policy, looked = monitor_policy(metrics=[POLICY]), Tally()
+    for part in range(7):
+        looked.add(seen[part::7])
+        looked.readings(policy)
+    at_once = Tally()
+    at_once.add(seen)
+    assert looked.readings(policy) == at_once.readings(policy)
+    without = Tally()
+    without.add(
+        replace(one, answered_at=one.answered_at + number * timedelta(days=1)) for number, one in enumerate(seen)
+    )
+    assert without.readings(policy)[0].e_value != at_once.readings(policy)[0].e_value, "no span was left out"

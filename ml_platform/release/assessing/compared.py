@@ -64,10 +64,15 @@ class BadAnswers:
         self._tie, self._stratum = array("L"), array("h")
         self._asked: dict[int, Counter[float]] = {}
         self._bad: Counter[int] = Counter()
+        self._wild: dict[float, set[int]] = {}
+        self._changed: dict[float, set[int]] = {}
 
     def ask(self, at: float, stratum: Stratum) -> None:
         """Counts an answer."""
-        self._asked.setdefault(int(at // SPAN_S), Counter())[stratum.exposure] += 1
+        span = int(at // SPAN_S)
+        self._asked.setdefault(span, Counter())[stratum.exposure] += 1
+        for changed in self._changed.values():
+            changed.add(span)
 
     def append(self, user: int, at: float, tie: int, number: int, stratum: Stratum) -> None:
         """Takes a bad answer, which was counted as one; `number` is that of its stratum."""
@@ -75,21 +80,32 @@ class BadAnswers:
         self._at.append(at)
         self._tie.append(tie)
         self._stratum.append(number)
-        self._bad[int(at // SPAN_S)] += not stratum.canary
+        span = int(at // SPAN_S)
+        self._bad[span] += not stratum.canary
+        for changed in self._changed.values():
+            changed.add(span)
 
     def firsts(self, strata: dict[Stratum, int], draws: NDArray[np.float64], calm: float | None) -> Strata:
         """Each user's first bad answer; with `calm`, the first in a span before which production had less than that."""
         user, at = np.array(self._user, dtype=np.int64), np.array(self._at, dtype=np.float64)
         tie, number = np.array(self._tie, dtype=np.uint64), np.array(self._stratum, dtype=np.int64)
         if calm is not None:
-            kept = ~np.isin(at // SPAN_S, [span + 1 for span in self._bad if self._wild(span, calm)])
+            kept = ~np.isin(at // SPAN_S, [span + 1 for span in sorted(self._wilder_than(calm))])
             user, at, tie, number = user[kept], at[kept], tie[kept], number[kept]
         order = np.lexsort((tie, at))
         _, places = np.unique(user[order], return_index=True)
         first = order[places]
         return _in_order(strata, number[first], np.ones(len(first)), draws[user[first]])
 
-    def _wild(self, span: int, calm: float) -> bool:
+    def _wilder_than(self, calm: float) -> set[int]:
+        """All such spans; of those that were told before, only what changed is told again."""
+        wild, changed = self._wild.setdefault(calm, set()), self._changed.get(calm, self._asked.keys())
+        for span in changed:
+            (wild.add if self._is_wild(span, calm) else wild.discard)(span)
+        self._changed[calm] = set()
+        return wild
+
+    def _is_wild(self, span: int, calm: float) -> bool:
         """Whether production had so many bad answers in a span, of as many as it is expected to give by its share.
 
         It says nothing of the arms of users whose first bad answer comes in the next span, so that leaving these out

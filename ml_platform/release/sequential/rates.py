@@ -123,5 +123,6 @@ def log_likelihood(total: float, n: float, share: float) -> float:
 
 def log_mean_exp(logs: Floats, weights: Floats | None = None) -> float:
     """The logarithm of the mean of numbers given by their logarithms; weights sum to one."""
-    peak = float(logs.max())
-    return peak if math.isinf(peak) else peak + math.log(float(np.average(np.exp(logs - peak), weights=weights)))
+    weights = np.full(len(logs.ravel()), 1.0 / logs.size) if weights is None else weights
+    logs, peak = logs.ravel(), float(logs.max())
+    return peak if math.isinf(peak) else peak + math.log(float(np.exp(logs - peak) @ weights))
