@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import DagsterInstance
+from dagster import AssetKey, DagsterInstance
+from dagster._core.execution.backfill import PartitionBackfill
 
 from assets.chain import CHAIN
 from assets.continuous_training import job_name
@@ -21,8 +22,9 @@ from benchmarks.tiny_product import write_tiny_product
 from definitions import platform_definitions
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.policy import SlotName
+from ml_platform.errors import InvalidInputError, OperationError
 from ml_platform.lineage.ledger import Ledger
-from resources.backfills import backfill_tag
+from resources.backfills import backfill_tag, backfilled_to
 from resources.manifests import ManifestIOManager, Value
 from resources.state import PROJECT
 
@@ -135,3 +137,31 @@ def test_a_backfill_that_is_killed_goes_on_where_it_was_and_opens_one_canary(tmp
     told = backfill.finished(again)
     assert again.wait() == 0
     assert [line["event"] for line in told] == ["day", "skipped"] * len(DAYS)
+
+
+# What Dagster 1.13 itself uses for this.
+@pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources` is deprecated:DeprecationWarning")
+def test_the_last_day_of_a_backfill_of_the_ui_is_known_whatever_its_order(tmp_path: Path) -> None:
+    folder = write_tiny_product(tmp_path)
+    defs = platform_definitions([folder])
+    with DagsterInstance.ephemeral() as instance:
+        assets = PartitionBackfill.from_asset_partitions(
+            asset_graph=defs.resolve_asset_graph(),
+            backfill_id="assets",
+            tags={},
+            backfill_timestamp=1_710_000_000.0,
+            asset_selection=[AssetKey([folder.name, name]) for name in CHAIN],
+            partition_names=[DAYS[2], DAYS[0], DAYS[1]],
+            dynamic_partitions_store=instance,
+            all_partitions=False,
+            title=None,
+            description=None,
+            run_config=None,
+        )
+        instance.add_backfill(assets)
+        assert backfilled_to(instance, {"dagster/backfill": "assets"}) == date.fromisoformat(DAYS[2])
+        with pytest.raises(OperationError, match="backfill unknown, of which this Dagster instance knows no days"):
+            backfilled_to(instance, {"dagster/backfill": "unknown"})
+        assert backfilled_to(instance, {"dagster/partition": DAYS[0]}) is None
+        with pytest.raises(InvalidInputError, match="expected '<first day>"):
+            backfilled_to(instance, {"ml_platform/backfill": "yesterday"})
