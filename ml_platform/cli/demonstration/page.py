@@ -51,7 +51,7 @@ def write_page(home: Home, board: Board, told: "Told", form: "Form", fault: "Fau
         notes=[(note, details(note, evidence)) for note in board.notes],
         arms=_arms(board),
         incidents=_incidents(home),
-        links=_links(home),
+        links=_links(home, board.product),
         moment=plots.moment,
     )
     path = home.root / PAGE
@@ -108,9 +108,16 @@ def _incidents(home: Home) -> list[tuple[str, str]]:
     return [(path.stem, path.read_text(encoding="utf-8")) for path in sorted(home.root.glob("incidents/**/*.md"))]
 
 
-def _links(home: Home) -> list[tuple[str, str]]:
-    """Reports that lie below the home, as paths relative to the page."""
+def _links(home: Home, product: str) -> list[tuple[str, str]]:
+    """The reports of this home's days, by name and path relative to the page."""
     found = []
-    for path in sorted(home.artifacts.glob("*_report/*/report.html")):
-        found.append((path.parent.parent.name.replace("_", " "), os.path.relpath(path, home.root)))
+    for name in ("eval_report", "drift_report"):
+        for path in sorted((home.manifests / product / name).glob("*.json")):
+            try:
+                sha256 = str(json.loads(path.read_bytes())["value"]["value_sha256"])
+            except (ValueError, KeyError, TypeError):
+                continue
+            report = home.artifacts / name / sha256 / "report.html"
+            if report.is_file():
+                found.append((f"{name.replace('_', ' ')} of {path.stem}", os.path.relpath(report, home.root)))
     return found
