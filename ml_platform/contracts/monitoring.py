@@ -94,7 +94,7 @@ class Breach(Contract):
     @property
     def sentence(self) -> str:
         """For people."""
-        return f"{self.bad} of {self.answers} answers within {self.window_seconds:g} s: {self.signal}"
+        return f"{self.bad} of {self.answers} users within {self.window_seconds:g} s: {self.signal}"
 
 
 class Action(StrEnum):

@@ -107,15 +107,16 @@ class Recent:
 
 
 def _bad_of(seen: Iterable[Seen], limit: HardLimit, now: datetime) -> tuple[int, int]:
-    """How many answers within the window were bad, and how many could be told; a clock may run ahead by a window."""
-    window = timedelta(seconds=limit.window_seconds)
-    values = [
-        one.signals[limit.signal]
-        for one in seen
-        if limit.signal in one.signals and abs(now - one.answered_at) <= window
-    ]
-    # A value that is neither 0 nor 1, nor a number at all, is nothing good.
-    return sum(value != 0.0 for value in values), len(values)
+    """To how many users something bad happened within the window, and of how many it could be told; each counts once.
+
+    Else one user who asks what must fail could have any release taken back. A clock may run ahead by a window.
+    """
+    window, users = timedelta(seconds=limit.window_seconds), dict[str, bool]()
+    for one in seen:
+        if limit.signal in one.signals and abs(now - one.answered_at) <= window:
+            # A value that is neither 0 nor 1, nor a number at all, is nothing good.
+            users[one.user] = users.get(one.user, False) or one.signals[limit.signal] != 0.0
+    return sum(users.values()), len(users)
 
 
 def broken(limit: HardLimit, bad: int, answers: int) -> bool:

@@ -46,7 +46,7 @@ def test_an_abort_names_every_signal_whatever_order_they_came_in() -> None:
     other = decide(PLAN, standing(), Findings(failed[::-1], (), broken[::-1]), GOOD, NOW)
     assert one.reason == other.reason
     assert one.reason == (
-        "Hard limit: 8 of 10 answers within 60 s: error. Hard limit: 8 of 10 answers within 60 s: unsafe. "
+        "Hard limit: 8 of 10 users within 60 s: error. Hard limit: 8 of 10 users within 60 s: unsafe. "
         "cost: it was looked at. error_rate: it was looked at."
     )
 

@@ -25,7 +25,7 @@ def answers(canary: bool, bad: int, good: int, *, at: datetime = NOW, **changes:
     return [
         make_seen(
             number,
-            f"{canary} {number}",
+            f"{canary} {at} {number}",
             canary=canary,
             signals={Signal.ERROR: value},
             response_id=f"{canary} {at} {number}",
@@ -97,6 +97,12 @@ def test_above_what_any_release_may_have_in_both_arms_is_a_common_cause_too() ->
     """A quarter of all answers: below the hard limit of 0.3, above error_rate's `at_most` of 0.2."""
     assert common_cause([*answers(True, 7, 18), *answers(False, 70, 180)], POLICY, NOW) is not None
     assert common_cause([*answers(True, 4, 21), *answers(False, 40, 210)], POLICY, NOW) is None
+
+
+def test_one_user_who_asks_what_must_fail_takes_no_release_back() -> None:
+    one = [replace(answer, user="someone") for answer in answers(True, 500, 0)]
+    assert not assess_breaches([*one, *answers(True, 0, 25, at=NOW - timedelta(seconds=1))], POLICY, CANARY, NOW)
+    assert not assess_breaches(one, POLICY, CANARY, NOW)
 
 
 def test_recent_answers_are_all_that_is_kept() -> None:
