@@ -73,7 +73,7 @@ def spoilt(store: ArtifactStore, good: Release, fault: Fault) -> tuple[Release, 
     changed: dict[str, VersionedPart] = {}
     if fault.system is not None or fault.padding_times:
         prompt = _found(store, PromptSpec, good.prompt)
-        system = fault.padding * fault.padding_times + (prompt.system if fault.system is None else fault.system)
+        system = f"{fault.padding}\n" * fault.padding_times + (prompt.system if fault.system is None else fault.system)
         changed["prompt"] = _kept(store, prompt.model_copy(update={"system": system, "version": _next(prompt.version)}))
     if fault.guardrails:
         rules = _found(store, GuardrailSpec, good.guardrails)
