@@ -3,7 +3,8 @@
 from sqlalchemy.engine import make_url
 
 from ml_platform.errors import StorageError
-from ml_platform.lineage.ledger_schema import BELL, shown
+from ml_platform.lineage.databases import shown
+from ml_platform.lineage.ledger_schema import BELL
 
 
 def rings(url: str) -> bool:

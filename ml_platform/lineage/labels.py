@@ -20,11 +20,12 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError
 
 from ml_platform.contracts.labelling import GivenLabel
-from ml_platform.errors import BusyError, StorageError
-from ml_platform.lineage.provenance.schema import open_store, shown
+from ml_platform.errors import BusyError
+from ml_platform.lineage.databases import explained, shown
+from ml_platform.lineage.provenance.schema import open_store
 from ml_platform.lineage.provenance.writing import microseconds
 
 SCHEMA_LOCK = 7_410_220_134
@@ -125,18 +126,13 @@ class LabelStore:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         where = f"labels in {shown(self.url)}"
-        try:
-            yield
-        except IntegrityError as error:
-            raise BusyError(f"{where}: the same labeller put another label at this moment. Put it again.") from error
-        except OperationalError as error:
-            if "locked" in str(error.orig):
-                raise BusyError(f"{where}: another process has been writing for long. Try again.") from error
-            raise StorageError(f"{where}: {error.orig}.") from error
-        except DBAPIError as error:
-            raise StorageError(f"{where}: {error.orig}.") from error
-        except OSError as error:
-            raise StorageError(f"{where}: {error}.") from error
+        with explained(where, "Nothing was kept."):
+            try:
+                yield
+            except IntegrityError as error:
+                raise BusyError(
+                    f"{where}: the same labeller put another label at this moment. Put it again."
+                ) from error
 
 
 def _make_table(connection: Connection) -> None:

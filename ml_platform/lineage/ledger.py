@@ -11,11 +11,12 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from ml_platform.contracts.canonical import digest
 from ml_platform.contracts.deployment import DeploymentState
 from ml_platform.contracts.events import Event
-from ml_platform.errors import BusyError, EpochConflictError, LedgerCorruptError, StorageError
+from ml_platform.errors import EpochConflictError, LedgerCorruptError
+from ml_platform.lineage.databases import explained, shown
 from ml_platform.lineage.keys import TrustedKeys
 from ml_platform.lineage.ledger_envelopes import envelopes_of, pins_of
 from ml_platform.lineage.ledger_rows import VerifiedChain, catch_up, events_of, heads_of, require_event, verify_chain
-from ml_platform.lineage.ledger_schema import events, lock_product, open_engine, ring, shown
+from ml_platform.lineage.ledger_schema import events, lock_product, open_engine, ring
 from ml_platform.lineage.ledger_transaction import Reading, Transaction
 from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.story import tell
@@ -154,18 +155,17 @@ class Ledger:
 
     @contextmanager
     def _errors_explained(self) -> Iterator[None]:
-        try:
-            yield
-        except IntegrityError as error:
-            raise EpochConflictError(f"{self.name}: somebody else recorded something first: {error.orig}") from error
-        except OperationalError as error:
-            if "locked" in str(error.orig):
-                raise BusyError(f"{self.name}: another process has been writing for long. Try again.") from error
-            raise StorageError(f"{self.name}: {error.orig}. Nothing was recorded.") from error
-        except DBAPIError as error:
-            raise LedgerCorruptError(f"{self.name}: {error.orig}") from error
-        except OSError as error:
-            raise StorageError(f"{self.name}: {error}. Nothing was recorded.") from error
+        with explained(self.name, "Nothing was recorded."):
+            try:
+                yield
+            except IntegrityError as error:
+                raise EpochConflictError(
+                    f"{self.name}: somebody else recorded something first: {error.orig}"
+                ) from error
+            except OperationalError:
+                raise
+            except DBAPIError as error:
+                raise LedgerCorruptError(f"{self.name}: {error.orig}") from error
 
 
 def _products(connection: Connection) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from ml_platform.errors import ContractError
+from ml_platform.lineage.databases import shown
 
 BUSY_TIMEOUT_MS = 30_000
 SCHEMA_LOCK = 7_410_220_131
@@ -98,11 +99,6 @@ def read_version(connection: Connection) -> str | None:
         return None
     version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 - ours
     return version
-
-
-def shown(url: str) -> str:
-    """The URL without its password."""
-    return make_url(url).render_as_string(hide_password=True)
 
 
 def lock_product(connection: Connection, product_key: int) -> None:

@@ -1,18 +1,17 @@
 """What controllers saw when they last looked, for people and plots; and the lease that lets one of them work."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
 from ml_platform.contracts.monitoring import Look
-from ml_platform.errors import StorageError
-from ml_platform.lineage.ledger_schema import shown
+from ml_platform.lineage.databases import explained, shown
 from ml_platform.lineage.looks_schema import latest_looks, leases, looks, open_looks
 
 KEPT = 400
@@ -23,7 +22,7 @@ class LookStore:
     """Looks and leases at a SQLAlchemy URL, SQLite or PostgreSQL; tables are made on first use.
 
     Nothing is decided by what lies here: the ledger is the authority, and all of this may be deleted. Raises
-    StorageError when the database does not answer.
+    StorageError or BusyError when the database does not answer.
     """
 
     def __init__(self, url: str, *, every_seconds: float = 5.0) -> None:
@@ -139,14 +138,8 @@ class LookStore:
             with writer.begin():
                 yield writer
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except DBAPIError as error:
-            raise StorageError(f"looks in {shown(self.url)}: {error.orig}. Decisions are in the ledger.") from error
-        except OSError as error:
-            raise StorageError(f"looks in {shown(self.url)}: {error}. Decisions are in the ledger.") from error
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(f"looks in {shown(self.url)}", "Decisions are in the ledger.")
 
 
 def _subject(look: Look) -> tuple[object, ...]:

@@ -24,7 +24,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from ml_platform.errors import ContractError
-from ml_platform.lineage.ledger_schema import shown
+from ml_platform.lineage.databases import shown
 
 BUSY_TIMEOUT_S = 5.0
 SCHEMA_LOCK = 7_410_220_133

@@ -17,6 +17,7 @@ from ml_platform.cli.demonstration.board import Board
 from ml_platform.cli.demonstration.page import write_page
 from ml_platform.cli.demonstration.plan import DemoPlan, Stretch, read_plan
 from ml_platform.cli.demonstration.planting import plant, spoilt
+from ml_platform.cli.demonstration.plots import MOST_POINTS, thinned
 from ml_platform.cli.demonstration.processes import Processes, answers
 from ml_platform.cli.demonstration.story import Told
 from ml_platform.cli.demonstration.traffic import Travellers, moments, whiles
@@ -251,6 +252,15 @@ def test_the_page_holds_every_event_and_nothing_from_outside(proven: Proven, tmp
     assert page.count("its numbers") == len(told_of)
     assert page.count("<svg") > 5
     assert not re.search(r"<script|src=\"|https?://(?!www\.w3\.org)", page)
+
+
+def test_a_plot_of_many_looks_keeps_its_first_and_its_last() -> None:
+    reading = make_look("assistant", MIDNIGHT).decision.readings[0]
+    points = [(float(second), reading) for second in range(5_000)]
+    kept = thinned(points)
+    assert len(kept) == MOST_POINTS
+    assert (kept[0], kept[-1]) == (points[0], points[-1])
+    assert thinned(points[:2]) == points[:2]
 
 
 def test_each_event_is_told_once_by_the_name_of_its_release(proven: Proven) -> None:

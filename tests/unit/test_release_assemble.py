@@ -97,7 +97,7 @@ def test_a_comment_changes_nothing_and_a_threshold_changes_the_release(product: 
     [
         ("prompts/answer.yaml", "version: 1", "version: 2", {"prompt"}),
         ("guardrails.yaml", "version: 1", "version: 2", {"guardrails"}),
-        ("monitor_policy.yaml", "version: 1", "version: 2", {"monitor_policy"}),
+        ("monitor_policy.yaml", "version: 2", "version: 3", {"monitor_policy"}),
         ("action_policy.yaml", "version: 1", "version: 2", {"action_policy"}),
         ("serving.yaml", "version: 1", "version: 2", {"serving"}),
         ("facts.py", '"""', '"""Other. ', {"serving", "code"}),

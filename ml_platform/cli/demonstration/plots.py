@@ -21,6 +21,7 @@ WIDTH = 880.0
 LEFT, RIGHT = 150.0, 20.0
 COLOURS = {"A": CANDIDATE, "X": WARNING, "B": "#2f8f5b"}
 ROW = 46.0
+MOST_POINTS = 160
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,19 @@ def points_of(board: Board, release_id: str, metric: str) -> "list[Point]":
     ]
 
 
+def thinned(points: "Sequence[Point]") -> "list[Point]":
+    """At most MOST_POINTS of them, evenly, the first and the last among them."""
+    last, count = len(points) - 1, min(len(points), MOST_POINTS)
+    return [points[round(place * last / max(count - 1, 1))] for place in range(count)]
+
+
 def metric_plot(board: Board, release_id: str, metric: str) -> Canvas | None:
     """A metric's effect with the bounds that hold at every look, against its limit; None without two looks."""
     points = points_of(board, release_id, metric)
     if len(points) < 2:
         return None
-    canvas, last = Canvas(430, 170, f"{metric} of release {release_id[:12]}"), points[-1][1]
+    canvas, last, looks = Canvas(430, 170, f"{metric} of release {release_id[:12]}"), points[-1][1], len(points)
+    points = thinned(points)
     frame = _Frame.around(points, [last.limit, 0.0])
     canvas.text(4, 14, metric, INK, bold=True)
     for value in (frame.low, frame.high):
@@ -137,7 +145,7 @@ def metric_plot(board: Board, release_id: str, metric: str) -> Canvas | None:
         for (x1, y1), (x2, y2) in pairwise(path):
             canvas.line(x1, y1, x2, y2, colour, width)
     took = (frame.end - frame.begin) / 60
-    canvas.text(frame.right, 160, f"{last.verdict} · {len(points)} looks in {took:.1f} min", MUTED, 11, "end")
+    canvas.text(frame.right, 160, f"{last.verdict} · {looks} looks in {took:.1f} min", MUTED, 11, "end")
     return canvas
 
 

@@ -12,7 +12,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 
 from ml_platform.errors import RefusedError
-from ml_platform.lineage.ledger_schema import SCHEMA_VERSION, metadata, read_version, shown
+from ml_platform.lineage.databases import shown
+from ml_platform.lineage.ledger_schema import SCHEMA_VERSION, metadata, read_version
 
 FOLDER = Path(__file__).parent
 

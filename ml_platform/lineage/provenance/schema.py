@@ -26,6 +26,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ml_platform.errors import ContractError, RefusedError
+from ml_platform.lineage.databases import shown
 
 BUSY_TIMEOUT_S = 30.0
 SCHEMA_LOCK = 7_410_220_132
@@ -121,11 +122,6 @@ def open_store(url: str) -> Engine:
             _make_tables(connection)
         return engine
     raise ContractError(f"store URL '{shown(parsed)}': expected a file, sqlite:///PATH, or postgresql://…")
-
-
-def shown(url: str | URL) -> str:
-    """The URL without its password."""
-    return make_url(url).render_as_string(hide_password=True)
 
 
 def _open_sqlite(url: URL, path: Path) -> Engine:

@@ -1,19 +1,19 @@
 """The store of what was logged: one row a response, never overwritten, with feedback and outcomes beside it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, Select, Table, and_, select, tuple_
-from sqlalchemy.exc import DBAPIError, OperationalError
 
 from ml_platform.contracts.canonical import bytes_sha256
 from ml_platform.contracts.provenance import Feedback, Outcome, ProvenanceRecord
 from ml_platform.contracts.routing import Cohort
-from ml_platform.errors import BusyError, IntegrityError, StorageError
+from ml_platform.errors import IntegrityError
+from ml_platform.lineage.databases import explained, shown
 from ml_platform.lineage.provenance.schema import (
     conflicts,
     feedback,
@@ -21,7 +21,6 @@ from ml_platform.lineage.provenance.schema import (
     outcomes,
     responses,
     shipped,
-    shown,
 )
 from ml_platform.lineage.provenance.writing import Progress, microseconds, write_frames
 
@@ -160,18 +159,8 @@ class ProvenanceStore:
             with writer.begin():
                 yield writer
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OperationalError as error:
-            if "locked" in str(error.orig):
-                raise BusyError(f"{self.name}: another process has been writing for long. Try again.") from error
-            raise StorageError(f"{self.name}: {error.orig}. The log keeps what is not stored.") from error
-        except DBAPIError as error:
-            raise StorageError(f"{self.name}: {error.orig}. The log keeps what is not stored.") from error
-        except OSError as error:
-            raise StorageError(f"{self.name}: {error}. The log keeps what is not stored.") from error
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(self.name, "The log keeps what is not stored.")
 
 
 def record_of(content: str, sha256: str, response_id: str) -> ProvenanceRecord:
