@@ -107,6 +107,7 @@ def test_the_bad_release_is_stopped_by_proof_and_the_good_one_promoted(stage: Ru
     decided = [one.payload["decision"] for one in events[EventKind.DECISION_RECORDED]]
     assert {"abort", "promote"} <= {one["action"] for one in decided}
     assert all(one["readings"] or one["breaches"] for one in decided if one["action"] in ("abort", "promote"))
+    assert any(one["breaches"] for one in decided) == ("fast path" in stage.fault.seen_by)
     page = write_page(stage.home, stage.board, told, stage.form, stage.fault).read_text()
     numbers = {int(found) for found in re.findall(r'<td class="time">#(\d+)', page)}
     assert numbers == set(range(1, stage.ledger.replay(stage.form.product).sequence + 1))
