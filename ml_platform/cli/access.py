@@ -23,12 +23,15 @@ def grant(
     as_json: AsJson = False,
 ) -> None:
     """Make a key and show it this once; only its digest is kept."""
+    from ml_platform.cli.dossier import known_products, require_known
     from ml_platform.contracts.home import Home
     from ml_platform.serving.gateway.access import grant as make
 
-    now = datetime.now(UTC)
+    home, now = Home.from_environment(), datetime.now(UTC)
+    if product != ALL:
+        require_known(product, known_products(home))
     token, key = make(
-        Home.from_environment(),
+        home,
         name,
         None if product == ALL else product,
         scope,

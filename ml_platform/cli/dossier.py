@@ -1,6 +1,6 @@
 """A release as people and programs read it: what the ledger, the policy, the registry and the store say of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_platform.cli.output import percent
 from ml_platform.contracts.home import Home
-from ml_platform.errors import InvalidInputError
+from ml_platform.errors import InvalidInputError, UnknownProductError
 
 if TYPE_CHECKING:
     from ml_platform.lineage.ledger import Ledger
@@ -33,6 +33,22 @@ def open_ledger(home: Home) -> "Ledger":
             "--as-of DATE`, or name the home of earlier runs in ML_PLATFORM_HOME."
         )
     return Ledger(home.ledger_url)
+
+
+def known_products(home: Home, ledger: "Ledger | None" = None) -> list[str]:
+    """The products that have a folder here or a chain in the ledger, by name."""
+    from ml_platform.contracts.products import product_folders
+    from ml_platform.lineage.ledger import Ledger
+
+    if ledger is None and has_ledger(home):
+        ledger = Ledger(home.ledger_url)
+    return sorted({*product_folders(), *(ledger.products() if ledger else ())})
+
+
+def require_known(product: str, known: Iterable[str]) -> None:
+    """Raises UnknownProductError for a product that is not known."""
+    if product not in known:
+        raise UnknownProductError(f"there is no product '{product}'; known products: {', '.join(known) or 'none'}.")
 
 
 @dataclass(frozen=True)

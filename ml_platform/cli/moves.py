@@ -126,14 +126,12 @@ def sign_off(product: ProductName, reason: Reason, as_json: AsJson = False) -> N
 
 
 def _set_frozen(product: str, reason: str, *, frozen: bool, as_json: bool) -> None:
+    from ml_platform.cli.dossier import known_products, require_known
     from ml_platform.contracts.home import Home
-    from ml_platform.contracts.products import product_folders
-    from ml_platform.errors import UnknownProductError
 
-    door = _door(Home.from_environment())
-    known = {*product_folders(), *door.ledger.products()}
-    if product not in known:
-        raise UnknownProductError(f"there is no product '{product}'; known products: {', '.join(sorted(known))}.")
+    home = Home.from_environment()
+    door = _door(home)
+    require_known(product, known_products(home, door.ledger))
     change = door.freeze if frozen else door.unfreeze
     changed = change(product, reason, datetime.now(UTC), _actor())
     if as_json:

@@ -22,17 +22,15 @@ def releases(
     as_json: AsJson = False,
 ) -> None:
     """List every release of a product, the newest first, with what holds it."""
-    from ml_platform.cli.dossier import open_ledger
+    from ml_platform.cli.dossier import known_products, open_ledger, require_known
     from ml_platform.contracts.home import Home
-    from ml_platform.contracts.products import product_folders
-    from ml_platform.errors import UnknownProductError
     from ml_platform.release.history import release_history
 
-    ledger = open_ledger(Home.from_environment())
+    home = Home.from_environment()
+    ledger = open_ledger(home)
     found = release_history(ledger, product)
-    if not found and product not in {*product_folders(), *ledger.products()}:
-        known = ", ".join(sorted({*product_folders(), *ledger.products()})) or "none"
-        raise UnknownProductError(f"there is no product '{product}'; known products: {known}.")
+    if not found:
+        require_known(product, known_products(home, ledger))
     rows = [
         {
             "release_id": one.release_id,

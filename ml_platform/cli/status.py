@@ -16,18 +16,16 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show what serves: slots, exposure, epoch and newest release of each product; of one, every reading, too."""
-    from ml_platform.cli.dossier import has_ledger
+    from ml_platform.cli.dossier import has_ledger, known_products, require_known
     from ml_platform.cli.readings import last_looks, print_controller, print_readings
     from ml_platform.contracts.home import Home
-    from ml_platform.contracts.products import product_folders
-    from ml_platform.errors import UnknownProductError
     from ml_platform.lineage.ledger import Ledger
 
     home = Home.from_environment()
     ledger = Ledger(home.ledger_url) if has_ledger(home) else None
-    known = sorted({*product_folders(), *(ledger.products() if ledger else ())})
-    if product is not None and product not in known:
-        raise UnknownProductError(f"there is no product '{product}'; known products: {', '.join(known) or 'none'}.")
+    known = known_products(home, ledger)
+    if product is not None:
+        require_known(product, known)
     found = [_status_of(ledger, name) for name in ([product] if product else known)]
     seen = last_looks(home, [one["product"] for one in found], datetime.now(UTC))
     if as_json:
