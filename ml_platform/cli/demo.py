@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MARK = ".demo"
 """The file that tells a demonstration's home from any other: only such a one is ever removed."""
 SHARED = ("artifacts", "base_models")
+KEPT = ("ML_PLATFORM_PRODUCTS", "ML_PLATFORM_CHECKOUT")
+"""All that the demonstration takes of the owner's settings: no ledger, no store, no key of anywhere else."""
 
 
 class FaultName(StrEnum):
@@ -114,7 +116,7 @@ def _play(
     from ml_platform.lineage.ledger import Ledger
     from ml_platform.lineage.looks import LookStore
 
-    _name_products(home, checkout, form, product)
+    enter(home, checkout, form, product)
     with Processes(checkout, child_environment(home), home.root / "logs") as processes:
         stage = _stage(home, checkout, form, planted, board, processes)
         story = Story(stage)
@@ -127,11 +129,17 @@ def _play(
         return story.told, None
 
 
-def _name_products(home: "Home", checkout: Path, form: "Form", product: str) -> None:
-    """Writes the variant, and says in this process's environment where it and the home are: children inherit it."""
+def enter(home: "Home", checkout: Path, form: "Form", product: str) -> None:
+    """Writes the variant, and says in this process's environment where it and the home are: children inherit it.
+
+    What points to another ledger, store or key is taken out: a planted release must get nowhere else.
+    """
     from ml_platform.cli.demonstration.variant import write_variant
     from ml_platform.contracts.products import VARIABLE, find_product
 
+    for name in [*(name for name in os.environ if name.startswith("ML_PLATFORM_")), "MLFLOW_TRACKING_URI"]:
+        if name not in KEPT:
+            os.environ.pop(name, None)
     os.environ["ML_PLATFORM_HOME"] = str(home.root)
     source = find_product(product, checkout / "products").folder
     if form.product != product:

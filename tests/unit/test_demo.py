@@ -1,6 +1,7 @@
 """The demonstration's own parts: its plan, the variant it writes, what it plants, whom it asks, what is left of it."""
 
 import asyncio
+import os
 import re
 import signal
 import sys
@@ -12,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from ml_platform.cli.demo import MARK, begin_home
+from ml_platform.cli.demo import MARK, begin_home, enter
 from ml_platform.cli.demonstration.board import Board
 from ml_platform.cli.demonstration.page import write_page
 from ml_platform.cli.demonstration.plan import DemoPlan, Stretch, read_plan
@@ -216,6 +217,22 @@ def test_a_home_in_which_somebody_plays_is_left_alone(tmp_path: Path) -> None:
     (home.root / MARK).write_text("1")
     with pytest.raises(BusyError, match="is being played"):
         begin_home(Home(tmp_path), "slow")
+
+
+def test_no_ledger_store_or_key_of_elsewhere_is_within_its_reach(
+    plan: DemoPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    elsewhere = ("ML_PLATFORM_LEDGER_URL", "ML_PLATFORM_SIGNING_KEY", "ML_PLATFORM_MONITORING_URL")
+    for name in (*elsewhere, "MLFLOW_TRACKING_URI", "ML_PLATFORM_ARTIFACT_URL"):
+        os.environ[name] = "somewhere else"
+    os.environ["ML_PLATFORM_PRODUCTS"] = str(tmp_path)
+    home = begin_home(Home(tmp_path), "slow")
+    enter(home, PRODUCT.parents[1], plan.short, "flight_assistant")
+    assert {name for name, value in os.environ.items() if value == "somewhere else"} == set()
+    assert os.environ["ML_PLATFORM_HOME"] == str(home.root)
+    assert os.environ["ML_PLATFORM_PRODUCTS"].split(os.pathsep) == [str(home.root / "products"), str(tmp_path)]
+    assert home.ledger_url.endswith(f"{home.root / 'ledger.sqlite'}")
 
 
 def test_children_end_with_the_context_and_one_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:

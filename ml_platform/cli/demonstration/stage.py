@@ -90,7 +90,8 @@ class Stage:
         self.url, engine_url = url_of(gateway), url_of(engine)
         self.api_key = ensure_local_key(self.home).read_text(encoding="utf-8").strip()
         # One thread decodes; on two cores everything else that runs here needs the other.
-        self._start("engine", "engine", "--host", LOOPBACK, "--port", str(engine), "--threads", "1")
+        base = ("--base", self.product.spec.training.base_model)
+        self._start("engine", "engine", "--host", LOOPBACK, "--port", str(engine), "--threads", "1", *base)
         self._start("gateway", "gateway", "--host", LOOPBACK, "--port", str(gateway), "--engine-url", engine_url)
         self._start("ship", "ship")
         self._start("controller", "controller")
