@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
+from ml_platform.contracts.canonical import file_sha256
 from ml_platform.contracts.home import Home
 from ml_platform.lineage.artifacts import write_atomically
 from resources.state import PROJECT
@@ -22,6 +23,9 @@ UNFINISHED = [
     DagsterRunStatus.CANCELING,
 ]
 
+SHIPPED_BEFORE = {"a722d13e9021be17ba9eb0d981795514df42dcbb39cca2a162f5bf75aabd08d3"}
+"""The digests of earlier versions of deploy/dagster.yaml."""
+
 ENDED = {DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED, DagsterRunStatus.FAILURE}
 SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -30,13 +34,14 @@ SECONDS_BETWEEN_LOOKS = 2.0
 def open_instance(home: Home) -> Iterator[DagsterInstance]:
     """The instance below the home, the same that the UI shows; made from deploy/dagster.yaml when there is none.
 
-    One process at a time opens it: two that create its databases at once leave them unusable for good.
+    Settings that an earlier version wrote and nobody edited are renewed. One process at a time opens it: two that
+    create its databases at once leave them unusable for good.
     """
     settings = home.dagster / "dagster.yaml"
     home.dagster.mkdir(parents=True, exist_ok=True)
     with (home.dagster / ".opening").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        if not settings.exists():
+        if not settings.exists() or file_sha256(settings) in SHIPPED_BEFORE:
             write_atomically(settings, (PROJECT / "deploy" / "dagster.yaml").read_bytes())
         instance = DagsterInstance.from_config(str(home.dagster))
         instance.get_runs(limit=1)

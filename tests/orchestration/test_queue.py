@@ -10,7 +10,9 @@ from dagster._core.remote_origin import RemoteRepositoryOrigin
 from dagster._core.workspace.load import location_origins_from_yaml_paths
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
+from ml_platform.contracts.canonical import file_sha256
 from ml_platform.contracts.home import Home
+from resources import runs
 from resources.automatic_runs import PRODUCT, STARTED_BY_SENSOR
 from resources.reporting_days import STARTED_FOR_REPORTS
 from resources.runs import open_instance
@@ -64,3 +66,16 @@ def test_reports_wait_for_no_training_and_come_one_after_the_other(shipped: Dags
     queue(shipped, "reports_of_flights", **STARTED_FOR_REPORTS)
     queue(shipped, "reports_of_parcels", **STARTED_FOR_REPORTS)
     assert let_through(shipped) == ["reports_of_flights", "training"]
+
+
+def test_settings_of_an_earlier_version_are_renewed_and_edited_ones_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "home")
+    home.dagster.mkdir(parents=True)
+    settings = home.dagster / "dagster.yaml"
+    for edited in (False, True):
+        settings.write_text("telemetry:\n  enabled: false\n")
+        monkeypatch.setattr(runs, "SHIPPED_BEFORE", set() if edited else {file_sha256(settings)})
+        with open_instance(home):
+            assert ("run_coordinator" in settings.read_text()) is not edited
