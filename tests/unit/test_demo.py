@@ -109,7 +109,7 @@ def test_an_unknown_fault_is_answered_with_the_known_ones(plan: DemoPlan) -> Non
     [
         ("skewed_feature", {"serving"}),
         ("worse_prompt", {"prompt"}),
-        ("slow", {"prompt"}),
+        ("slow", {"prompt", "serving"}),
         ("unsafe", {"prompt"}),
     ],
 )
