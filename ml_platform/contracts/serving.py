@@ -13,6 +13,10 @@ from ml_platform.contracts.base import Column, Contract, Name, SemanticVersion, 
 from ml_platform.contracts.product import ColumnType, EvaluationSpec, FeatureSpec, HookPath
 from ml_platform.contracts.provenance import UnrecordedPolicy
 
+SHARE_OF_DEADLINE = 0.7
+"""What one release may take of the time that is left while another could still answer. Decisions on live traffic hold
+every release to it, the one too that nobody stands behind: else a canary would seem worse for being given less time."""
+
 
 class UnknownFacts(StrEnum):
     """What a product wants when feature values are missing or too old, or the store is down."""

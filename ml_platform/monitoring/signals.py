@@ -13,6 +13,7 @@ from ml_platform.contracts.monitor_policy import Signal
 from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.contracts.provenance import Feedback, FeedbackKind, ProvenanceRecord
 from ml_platform.contracts.routing import RouteReason
+from ml_platform.contracts.serving import SHARE_OF_DEADLINE
 from ml_platform.evaluation.answers import ParsedAnswer, parse_answer
 from ml_platform.evaluation.groundedness import is_grounded
 from ml_platform.evaluation.metrics import grounded_fields, refuses
@@ -45,7 +46,7 @@ def signals_of(
     found = _measured(record)
     if (_left(record) and _is_own(record)) or _had_no_patience(record, deadline_ms):
         return found | {Signal.DISLIKED: 1.0}
-    found[Signal.ERROR] = float(has_failed(record))
+    found[Signal.ERROR] = float(has_failed(record) or _came_late(record, deadline_ms))
     found[Signal.DISLIKED] = 0.0
     if _is_own(record):
         found |= _guarded(record.verdicts)
@@ -162,6 +163,11 @@ def _had_no_patience(record: ProvenanceRecord, deadline_ms: float | None) -> boo
     failures = [error.kind for error in record.errors if error.kind not in NOTES]
     hasty = deadline_ms is not None and record.timings.total_ms < LEAST_PATIENCE * deadline_ms
     return hasty and bool(failures) and all(kind == DEADLINE for kind in failures)
+
+
+def _came_late(record: ProvenanceRecord, deadline_ms: float | None) -> bool:
+    """Whether its answer took longer than a release has that another stands behind."""
+    return deadline_ms is not None and record.timings.total_ms > SHARE_OF_DEADLINE * deadline_ms
 
 
 def _was_unparsable(record: ProvenanceRecord, assigned: str | None) -> bool:

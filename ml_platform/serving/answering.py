@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from ml_platform.contracts.provenance import RecordedError, UnrecordedPolicy
 from ml_platform.contracts.routing import Route
+from ml_platform.contracts.serving import SHARE_OF_DEADLINE
 from ml_platform.errors import InvalidInputError, NotServingError, StorageError, UnknownProductError
 from ml_platform.lineage.provenance.recorder import Recorder
 from ml_platform.serving.attempt import Attempt, Draft, ReleaseFailureError
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SHARE_OF_DEADLINE = 0.7
-"""What one release may take of the time that is left while another could still answer."""
 RESERVED_SECONDS = 0.05
 """Kept from every attempt for the record, without which no answer leaves."""
 RECORD_SECONDS = 1.0

@@ -140,6 +140,15 @@ CASES = [
         OF_TEXT | GUARDED | {Signal.ERROR},
     ),
     Case(
+        "an answer later than a canary would be waited for is an error in every arm",
+        {"timings": Timings(total_ms=7200.0)},
+        {Signal.ERROR},
+    ),
+    Case(
+        "an answer within the time that a canary has is none",
+        {"timings": Timings(total_ms=6800.0)},
+    ),
+    Case(
         "a release that hangs is an error, though the client gave less time than the product",
         FELL_BACK | {"errors": (failure("deadline"),), "timings": Timings(total_ms=1500.0)},
         {Signal.ERROR},
