@@ -1,6 +1,7 @@
 """What every test finds in its environment: quiet libraries, no network, and no state of the developer's own."""
 
 import os
+import signal
 
 # Before Feast, which would have it keep figures in files that stay open and are complained of below pytest's summary.
 import prometheus_client  # noqa: F401
@@ -9,6 +10,16 @@ from hypothesis import settings
 
 from ml_platform.cli.environment import prepare_environment
 
+
+def heed_signals() -> None:
+    """Whoever starts the tests in the background has Ctrl-C ignored, and children inherit what is ignored: they would
+    never end when a test ends them."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
+
+
+heed_signals()
 # Before any test module is imported: torch reads OMP_WAIT_POLICY when it is loaded.
 prepare_environment()
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -30,6 +41,12 @@ for variable in [*os.environ]:
 def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A home away from the checkout for tests that name none; it is created only by what writes to it."""
     os.environ["ML_PLATFORM_HOME"] = str(tmp_path_factory.getbasetemp() / "nobodys-home")
+
+
+@pytest.fixture(autouse=True)
+def heeded_signals() -> None:
+    """No test leaves a signal ignored for those that follow."""
+    heed_signals()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -81,6 +81,7 @@ class Client:
         assert found["release_id"] == release_id
         for changing in ("id", "created"):
             said.pop(changing)
+        assert said["ml_platform"].pop("response_id") == name
         return said, {
             part: [drop_times(one) for one in found[part]] if part == "verdicts" else found[part] for part in PARTS
         }
@@ -109,8 +110,9 @@ def test_an_answer_after_a_rollback_is_what_it_was_before_the_promotion(tmp_path
     home = Home(tmp_path / "home")
     world = RealRollout(home, home.ledger_url)
     good = world.serve(1)
+    key = ensure_local_key(home).read_text("utf-8").strip()
     with Processes(world) as processes:
-        client = Client(world, processes.url, ensure_local_key(home).read_text("utf-8").strip())
+        client = Client(world, processes.url, key)
         wait_until(lambda: client.is_answered_by(good), "the first release answers")
         before = [as_bytes(client.ask(question)) for question in (SHORT, LONG)]
         bad = world.serve(2)

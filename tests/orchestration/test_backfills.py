@@ -29,7 +29,8 @@ from resources.manifests import ManifestIOManager, Value
 from resources.state import PROJECT
 
 DAYS = ("2024-01-26", "2024-01-27", "2024-01-28")
-MEASURED = ("snapshot", "training_set", "candidate", "eval_report", "registered_release")
+SAME_ANYWHERE = ("snapshot", "training_set", "candidate", "registered_release")
+"""The report is not among them: it holds latencies, which are measured anew where nothing was measured before."""
 
 
 def run_day(folder: Path, home: Path, day: str, tags: dict[str, str] | None = None) -> None:
@@ -42,7 +43,7 @@ def run_day(folder: Path, home: Path, day: str, tags: dict[str, str] | None = No
 
 def digests(home: Path, product: str, day: str) -> dict[str, str]:
     manager = ManifestIOManager(home_path=str(home))
-    return {name: manager.read(f"{product}/{name}", day).value_sha256 for name in MEASURED}
+    return {name: manager.read(f"{product}/{name}", day).value_sha256 for name in SAME_ANYWHERE}
 
 
 def outcome(home: Path, product: str, day: str) -> str:
@@ -103,8 +104,9 @@ class Backfill:
 
     def lines(self, process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
         assert process.stdout is not None
-        for line in process.stdout:
-            yield json.loads(line)
+        with process.stdout:
+            for line in process.stdout:
+                yield json.loads(line)
 
 
 def test_a_backfill_that_is_killed_goes_on_where_it_was_and_opens_one_canary(tmp_path: Path) -> None:
