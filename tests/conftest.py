@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 
 # Before Feast, which would have it keep figures in files that stay open and are complained of below pytest's summary.
 import prometheus_client  # noqa: F401
@@ -41,6 +42,15 @@ for variable in [*os.environ]:
 def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A home away from the checkout for tests that name none; it is created only by what writes to it."""
     os.environ["ML_PLATFORM_HOME"] = str(tmp_path_factory.getbasetemp() / "nobodys-home")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str | None]:
+    """A PostgreSQL for all tests of this process, None where none is installed; `make_database` makes each its own."""
+    from tests.samples.postgres import running_postgres
+
+    with running_postgres() as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,8 @@
 """Signed envelopes beside the events of a ledger: found by their digests, and checked to say what the events say."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from sqlalchemy import Connection, select
 
 from ml_platform.contracts.canonical import bytes_sha256
@@ -17,6 +20,8 @@ from ml_platform.lineage.statements import (
     verify_pin,
     verify_sign_off,
 )
+
+Said = TypeVar("Said")
 
 
 def find_envelope(connection: Connection, envelope_sha256: str) -> bytes | None:
@@ -59,36 +64,42 @@ def check_envelope(
 
 def _check_evidence(connection: Connection, event: Event, trusted: TrustedKeys | None) -> None:
     said = EvidenceRecorded.model_validate(event.payload)
-    envelope = _envelope_of(connection, event.product, said)
-    try:
-        evidence = read_evidence(envelope) if trusted is None else verify_evidence(envelope, _ever_trusted(trusted))
-    except EvidenceError as error:
-        raise LedgerCorruptError(f"{event.where}: {error}") from None
+    evidence = _signed(connection, event, said, read_evidence, verify_evidence, trusted)
     if EvidenceRecorded.of(evidence, said.envelope_sha256) != said:
         raise LedgerCorruptError(f"{event.where}: says something else than its envelope.")
 
 
 def _check_pin(connection: Connection, event: Event, operators: TrustedKeys | None) -> None:
     said = PolicyPinned.model_validate(event.payload)
-    envelope = _envelope_of(connection, event.product, said)
-    try:
-        pin = read_pin(envelope) if operators is None else verify_pin(envelope, _ever_trusted(operators))
-    except EvidenceError as error:
-        raise LedgerCorruptError(f"{event.where}: {error}") from None
-    expected = (event.product, said.policy_sha256, event.previous_sha256)
-    if (pin.product, pin.policy_sha256, pin.after_sha256) != expected:
-        raise LedgerCorruptError(f"{event.where}: says something else than its envelope, or was copied here.")
+    pin = _signed(connection, event, said, read_pin, verify_pin, operators)
+    _require_same(event, (pin.product, pin.policy_sha256, pin.after_sha256), said.policy_sha256)
 
 
 def _check_sign_off(connection: Connection, event: Event, operators: TrustedKeys | None) -> None:
     said = PromotionSigned.model_validate(event.payload)
+    signed = _signed(connection, event, said, read_sign_off, verify_sign_off, operators)
+    _require_same(event, (signed.product, signed.release_id, signed.after_sha256), said.release_id)
+
+
+def _signed(
+    connection: Connection,
+    event: Event,
+    said: EvidenceRecorded | PolicyPinned | PromotionSigned,
+    read: Callable[[bytes], Said],
+    verify: Callable[[bytes, TrustedKeys], Said],
+    keys: TrustedKeys | None,
+) -> Said:
+    """What the envelope of an event says; with keys, once one that was ever trusted has signed it."""
     envelope = _envelope_of(connection, event.product, said)
     try:
-        signed = read_sign_off(envelope) if operators is None else verify_sign_off(envelope, _ever_trusted(operators))
+        return read(envelope) if keys is None else verify(envelope, _ever_trusted(keys))
     except EvidenceError as error:
         raise LedgerCorruptError(f"{event.where}: {error}") from None
-    expected = (event.product, said.release_id, event.previous_sha256)
-    if (signed.product, signed.release_id, signed.after_sha256) != expected:
+
+
+def _require_same(event: Event, signed: tuple[str, str, str], named: str) -> None:
+    """An operator's envelope is for this product, what the event names, and this place in the chain."""
+    if signed != (event.product, named, event.previous_sha256):
         raise LedgerCorruptError(f"{event.where}: says something else than its envelope, or was copied here.")
 
 

@@ -7,22 +7,16 @@ import pytest
 
 from ml_platform.contracts.monitoring import Action
 from ml_platform.lineage.looks import LookStore
-from tests.samples.postgres import make_database, running_postgres
+from tests.samples.postgres import make_database
 from tests.samples.rollouts import Rollout, go_on, make_rollout
 
 STORES = ("ML_PLATFORM_LEDGER_URL", "ML_PLATFORM_PROVENANCE_URL", "ML_PLATFORM_MONITORING_URL")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str | None]:
-    with running_postgres() as url:
-        yield url
-
-
 @pytest.fixture
-def world(server: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rollout]:
+def world(postgres: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rollout]:
     for name in STORES:
-        monkeypatch.setenv(name, make_database(server))
+        monkeypatch.setenv(name, make_database(postgres))
     made = make_rollout(tmp_path / "home")
     yield made
     made.records.close()

@@ -14,13 +14,7 @@ from ml_platform.lineage.ledger import Ledger, Reading
 from ml_platform.serving.loading import UNLOAD_AFTER_SECONDS
 from tests.samples.followed import Watched, World, until, watching
 from tests.samples.memory_engine import MemoryEngine
-from tests.samples.postgres import make_database, running_postgres
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str | None]:
-    with running_postgres() as server:
-        yield server
+from tests.samples.postgres import make_database
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

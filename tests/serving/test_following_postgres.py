@@ -3,7 +3,6 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,7 @@ from sqlalchemy import create_engine, make_url, text
 from ml_platform.contracts.home import Home
 from ml_platform.lineage.ledger import Ledger
 from tests.samples.followed import Watched, World, until
-from tests.samples.postgres import make_database, running_postgres
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str | None]:
-    with running_postgres() as server:
-        yield server
+from tests.samples.postgres import make_database
 
 
 def test_the_bell_of_postgresql_wakes_a_follower_that_would_not_look_for_long(

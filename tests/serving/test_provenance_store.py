@@ -18,7 +18,7 @@ from ml_platform.lineage.provenance.shipping import Shipper
 from ml_platform.lineage.provenance.store import ProvenanceStore
 from ml_platform.lineage.provenance.wal import WriteAheadLog
 from ml_platform.lineage.provenance.writing import Progress
-from tests.samples.postgres import make_database, running_postgres
+from tests.samples.postgres import make_database
 from tests.samples.provenance import (
     LATER,
     NOW,
@@ -29,12 +29,6 @@ from tests.samples.provenance import (
     make_record,
     response_id_of,
 )
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str | None]:
-    with running_postgres() as url:
-        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -23,18 +23,12 @@ from ml_platform.lineage.ledger_rows import read_row
 from ml_platform.lineage.ledger_schema import events, open_engine
 from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.statements import sign_evidence
-from tests.samples.postgres import make_database, running_postgres
+from tests.samples.postgres import make_database
 from tests.samples.releases import NOW, PRODUCT, make_evidence, make_policy, make_release, trusting
 
 KEY = SigningKey.generate()
 POLICY = make_policy()
 RELEASE = make_release()
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str | None]:
-    with running_postgres() as url:
-        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

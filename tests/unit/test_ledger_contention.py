@@ -1,7 +1,6 @@
 """Sixteen processes race for the same epoch: exactly one wins each."""
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,19 +8,13 @@ import pytest
 from ml_platform.contracts.events import Event
 from ml_platform.lineage.ledger import Ledger
 from tests.samples.ledger_writers import FORKS, race
-from tests.samples.postgres import make_database, running_postgres
+from tests.samples.postgres import make_database
 from tests.samples.releases import PRODUCT, trusting
 from tests.unit.test_ledger import KEY, RELEASE, fill
 
 pytestmark = pytest.mark.early
 
 RACERS = 16
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str | None]:
-    with running_postgres() as url:
-        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

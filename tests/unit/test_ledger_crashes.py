@@ -14,7 +14,7 @@ from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.replay import Replay
 from tests.samples.ledger_writers import FORKS, POLICY, write_until_killed
-from tests.samples.postgres import make_database, running_postgres
+from tests.samples.postgres import make_database
 from tests.samples.releases import OPERATOR, PRODUCT, trusting
 
 pytestmark = pytest.mark.early
@@ -22,12 +22,6 @@ pytestmark = pytest.mark.early
 KILLS_A_LEDGER = 10
 STEPS_A_RELEASE = 100
 LONGEST_LIFE_S = 0.1
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str | None]:
-    with running_postgres() as url:
-        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

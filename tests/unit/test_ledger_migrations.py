@@ -5,7 +5,6 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from ml_platform.errors import RefusedError
 from ml_platform.lineage import ledger_schema, migrations
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.ledger_schema import SCHEMA_VERSION, VERSION_TABLE, metadata, open_engine, read_version
-from tests.samples.postgres import make_database, running_postgres
+from tests.samples.postgres import make_database
 from tests.samples.releases import NOW, PRODUCT, trusting
 from tests.unit.test_ledger import KEY, RELEASE, execute, fill
 
@@ -97,12 +96,6 @@ def upgrade() -> None:
     op.add_column("events", sa.Column("note", sa.Text))
     {then}
 """
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str | None]:
-    with running_postgres() as url:
-        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -7,13 +7,7 @@ import pytest
 
 from ml_platform.lineage.labels import LabelStore
 from ml_platform.lineage.provenance.store import ProvenanceStore
-from tests.samples.postgres import make_database, running_postgres
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str | None]:
-    with running_postgres() as url:
-        yield url
+from tests.samples.postgres import make_database
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

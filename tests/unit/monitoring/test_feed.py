@@ -1,6 +1,5 @@
 """The feed gives every answer as often as more is known of it, in the product's time, and loses nothing."""
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,27 +19,9 @@ from ml_platform.monitoring import observations
 from ml_platform.monitoring.observations import Feed
 from ml_platform.monitoring.settling import SETTLES
 from tests.samples.observed import AGE, make_answer, put, releases, without_features
-from tests.samples.postgres import make_database, running_postgres
 from tests.samples.provenance import NOW, PRODUCT, make_feedback, make_outcome, response_id_of
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str | None]:
-    with running_postgres() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProvenanceStore]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'provenance.sqlite'}"
-    else:
-        url = make_database(request.getfixturevalue("postgres"))
-    opened = ProvenanceStore(url)
-    yield opened
-    opened.close()
 
 
 class Watched:

@@ -1,6 +1,5 @@
 """Rows are read by number, each once, even where PostgreSQL commits them in another order."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,8 @@ from ml_platform.lineage.provenance.store import ProvenanceStore
 from ml_platform.lineage.provenance.tailing import GAP_SECONDS, Tail
 from ml_platform.lineage.provenance.writing import _row_of
 from tests.samples.observed import put
-from tests.samples.postgres import make_database, running_postgres
+from tests.samples.postgres import make_database
 from tests.samples.provenance import PRODUCT, make_feedback, make_outcome, make_record, response_id_of
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str | None]:
-    with running_postgres() as url:
-        yield url
 
 
 def sqlite(tmp_path: Path) -> ProvenanceStore:

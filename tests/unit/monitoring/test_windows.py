@@ -1,6 +1,5 @@
 """A day of live traffic, arm by arm: what is counted, what is not, and what is said about it."""
 
-from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,27 +17,9 @@ from ml_platform.lineage.provenance.store import ProvenanceStore
 from ml_platform.monitoring.past import Past
 from ml_platform.monitoring.windows import make_window_report
 from tests.samples.observed import AGE, answer, make_answer, put, releases, without_features
-from tests.samples.postgres import make_database, running_postgres
 from tests.samples.provenance import NOW, PRODUCT, RELEASES, make_feedback, make_outcome, response_id_of
 
 DAY, HOUR = date(2013, 4, 1), timedelta(hours=1)
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str | None]:
-    with running_postgres() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProvenanceStore]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'provenance.sqlite'}"
-    else:
-        url = make_database(request.getfixturevalue("postgres"))
-    opened = ProvenanceStore(url)
-    yield opened
-    opened.close()
 
 
 def report(store: ProvenanceStore, hours: float = 24.0, time: str = "clock", **options: Any) -> WindowReport:
