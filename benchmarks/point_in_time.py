@@ -26,9 +26,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ml_platform.contracts.feature_spec import FeatureSpec
 from ml_platform.contracts.home import Home
-from ml_platform.contracts.product import FeatureSpec, SourceSpec
 from ml_platform.contracts.products import Product, load_product
+from ml_platform.contracts.source import SourceSpec
 from ml_platform.features.definitions import definitions_sha256
 from ml_platform.features.join import join_features
 from ml_platform.features.store import OFFLINE_STORE

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import AwareDatetime
 
 from ml_platform.contracts.base import GrowingContract
-from ml_platform.contracts.product import Origin
+from ml_platform.contracts.source import Origin
 
 FactValue = str | int | float | bool | None
 

@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 
 from ml_platform.contracts.base import Contract
 from ml_platform.contracts.canonical import file_sha256
+from ml_platform.contracts.feature_spec import FeatureSpec
 from ml_platform.contracts.monitor_policy import MonitorPolicy
 from ml_platform.contracts.policy import ActionPolicy, PromotionPolicy
-from ml_platform.contracts.product import ColumnType, FeatureSpec, GuardrailSpec, ProductSpec, PromptSpec
+from ml_platform.contracts.product import GuardrailSpec, ProductSpec, PromptSpec
 from ml_platform.contracts.serving import ServingContent, ServingSpec
+from ml_platform.contracts.source import ColumnType
 from ml_platform.errors import ContractError, UnknownProductError
 
 T = TypeVar("T", bound=Contract)

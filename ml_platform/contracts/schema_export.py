@@ -9,11 +9,12 @@ from ml_platform.contracts.drift import DriftReport
 from ml_platform.contracts.events import PAYLOADS, Event
 from ml_platform.contracts.evidence import CheckResult, Evidence
 from ml_platform.contracts.example import Example
+from ml_platform.contracts.feature_spec import FeatureSpec
 from ml_platform.contracts.monitor_policy import MonitorPolicy
 from ml_platform.contracts.monitoring import Decision, Look
 from ml_platform.contracts.pin import PolicyPin
 from ml_platform.contracts.policy import ActionPolicy, PromotionPolicy
-from ml_platform.contracts.product import FeatureSpec, GuardrailSpec, ProductSpec, PromptSpec
+from ml_platform.contracts.product import GuardrailSpec, ProductSpec, PromptSpec
 from ml_platform.contracts.provenance import Feedback, Outcome, ProvenanceRecord
 from ml_platform.contracts.release import Candidate, Release
 from ml_platform.contracts.report import EvaluationReport

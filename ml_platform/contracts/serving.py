@@ -10,8 +10,10 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from ml_platform.contracts.base import Column, Contract, Name, SemanticVersion, Share
-from ml_platform.contracts.product import ColumnType, EvaluationSpec, FeatureSpec, HookPath
+from ml_platform.contracts.feature_spec import FeatureSpec
+from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.contracts.provenance import UnrecordedPolicy
+from ml_platform.contracts.source import ColumnType, HookPath
 
 SHARE_OF_DEADLINE = 0.7
 """What one release may take of the time that is left while another could still answer. Decisions on live traffic hold

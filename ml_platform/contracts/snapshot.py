@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import AwareDatetime, Field
 
 from ml_platform.contracts.base import Contract, GrowingContract, Name, Sha256
-from ml_platform.contracts.product import ColumnType
+from ml_platform.contracts.source import ColumnType
 
 Count = Annotated[int, Field(ge=0)]
 

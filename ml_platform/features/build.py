@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ml_platform.contracts.product import ColumnType, FeatureViewSpec
+from ml_platform.contracts.feature_spec import FeatureViewSpec
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.progress import Progress, Reporter, silent
+from ml_platform.contracts.source import ColumnType
 from ml_platform.errors import InvalidInputError
 from ml_platform.features.definitions import (
     CREATED_TIME,

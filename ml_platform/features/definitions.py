@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ml_platform.contracts.canonical import digest, sources_sha256
-from ml_platform.contracts.product import ColumnType, FeatureSpec, FeatureViewSpec, SourceSpec
+from ml_platform.contracts.feature_spec import FeatureSpec, FeatureViewSpec
 from ml_platform.contracts.products import Product
+from ml_platform.contracts.source import ColumnType, SourceSpec
 from ml_platform.errors import ContractError
 
 EVENT_TIME = "event_timestamp"

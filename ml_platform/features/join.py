@@ -4,9 +4,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ml_platform.contracts.feature_spec import FeatureSpec
 from ml_platform.contracts.home import Home
-from ml_platform.contracts.product import ColumnType, FeatureSpec
 from ml_platform.contracts.products import Product
+from ml_platform.contracts.source import ColumnType
 from ml_platform.errors import ContractError, InvalidInputError
 from ml_platform.features.definitions import (
     EVENT_TIME,

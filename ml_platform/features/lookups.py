@@ -10,10 +10,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from ml_platform.contracts.product import ColumnType, SourceSpec
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.provenance import Scalar
 from ml_platform.contracts.serving import LookupSpec
+from ml_platform.contracts.source import ColumnType, SourceSpec
 from ml_platform.errors import ContractError, InvalidInputError
 from ml_platform.features.definitions import known_column, nearest
 from ml_platform.features.store import sql_name

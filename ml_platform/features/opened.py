@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ml_platform.contracts.product import ColumnType, FeatureSpec, FeatureViewSpec
+from ml_platform.contracts.feature_spec import FeatureSpec, FeatureViewSpec
 from ml_platform.contracts.provenance import FeaturesRead, Scalar
 from ml_platform.contracts.serving import LookupSpec
+from ml_platform.contracts.source import ColumnType
 from ml_platform.errors import InvalidInputError, StorageError
 from ml_platform.features.definitions import event_feature, feast_name
 from ml_platform.features.lookups import Key, OpenLookups, Row, finite, forget_oldest

@@ -13,8 +13,8 @@ from pydantic import AwareDatetime
 from ml_platform.contracts.base import Contract, Name, Sha256
 from ml_platform.contracts.canonical import digest, file_sha256
 from ml_platform.contracts.home import Home
-from ml_platform.contracts.product import ColumnType
 from ml_platform.contracts.serving import LookupSpec
+from ml_platform.contracts.source import ColumnType
 from ml_platform.errors import ContractError, StorageError
 
 CURRENT = "current.json"

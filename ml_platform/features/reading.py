@@ -8,8 +8,8 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from ml_platform.contracts.feature_spec import FeatureSpec
 from ml_platform.contracts.home import Home
-from ml_platform.contracts.product import FeatureSpec
 from ml_platform.contracts.provenance import FeaturesRead
 from ml_platform.contracts.serving import LookupSpec
 from ml_platform.errors import MlPlatformError, OperationError, StorageError

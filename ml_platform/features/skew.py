@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from ml_platform.contracts.feature_spec import FeatureSpec
 from ml_platform.contracts.home import Home
-from ml_platform.contracts.product import ColumnType, FeatureSpec
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.provenance import FeaturesRead, ProvenanceRecord, Scalar
+from ml_platform.contracts.source import ColumnType
 from ml_platform.features.definitions import EVENT_TIME, checked_features, entity_types
 from ml_platform.features.join import join_features
 from ml_platform.features.lookups import finite

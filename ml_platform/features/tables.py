@@ -4,8 +4,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ml_platform.contracts.feature_spec import FeatureViewSpec
 from ml_platform.contracts.home import Home
-from ml_platform.contracts.product import FeatureViewSpec
 from ml_platform.contracts.products import Product
 from ml_platform.errors import ArtifactCorruptError
 from ml_platform.features.definitions import CREATED_TIME, EVENT_TIME, definitions_sha256

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ml_platform.contracts.product import AggregateSpec
+from ml_platform.contracts.feature_spec import AggregateSpec
 
 HOUR_US = 3_600_000_000
 DECIMALS = 6

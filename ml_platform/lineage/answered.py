@@ -17,9 +17,9 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 
 from ml_platform.contracts.home import Home
-from ml_platform.contracts.product import AnsweredSpec, Origin
 from ml_platform.contracts.provenance import ProvenanceRecord
 from ml_platform.contracts.serving import ServingTime
+from ml_platform.contracts.source import AnsweredSpec, Origin
 from ml_platform.lineage.labels import LabelStore
 from ml_platform.lineage.provenance import heard
 from ml_platform.lineage.provenance.store import ProvenanceStore

@@ -7,9 +7,9 @@ from datetime import datetime
 from math import isfinite
 from typing import Any
 
-from ml_platform.contracts.product import ColumnType
 from ml_platform.contracts.provenance import Entity, Scalar
 from ml_platform.contracts.serving import ServingContent
+from ml_platform.contracts.source import ColumnType
 from ml_platform.errors import InvalidInputError
 from ml_platform.serving.guardrails.personal_data import redact, sound
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ml_platform.contracts.product import AnsweredSpec
 from ml_platform.contracts.products import Product
+from ml_platform.contracts.source import AnsweredSpec
 from ml_platform.snapshots.readers import RawTable
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ml_platform.contracts.product import ColumnType
+from ml_platform.contracts.source import ColumnType
 from ml_platform.snapshots.readers import Form
 
 Mask = npt.NDArray[np.bool_]

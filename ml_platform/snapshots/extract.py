@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_platform.contracts.canonical import bytes_sha256, canonical_bytes, digest, file_sha256, sources_sha256
-from ml_platform.contracts.product import AnsweredSpec
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.progress import Progress, Reporter, silent
 from ml_platform.contracts.snapshot import SnapshotManifest, SnapshotOrigin, TableFacts
+from ml_platform.contracts.source import AnsweredSpec
 from ml_platform.errors import ArtifactCorruptError, AsOfOutsideDataError
 from ml_platform.lineage.artifacts import Artifact, ArtifactStore
 from ml_platform.snapshots.rows import JudgedTable, judge_rows

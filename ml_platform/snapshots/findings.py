@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from ml_platform.contracts.product import ColumnType, SourceSpec
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.snapshot import SnapshotManifest
+from ml_platform.contracts.source import ColumnType, SourceSpec
 from ml_platform.lineage.artifacts import Artifact
 from ml_platform.snapshots.extract import load_table, manifest_of
 from ml_platform.snapshots.suite import ExpectationSpec, SuiteSpec, great_expectation, schema_expectations

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ml_platform.contracts.product import SourceSpec
+from ml_platform.contracts.source import SourceSpec
 from ml_platform.errors import SourceDataError
 from ml_platform.snapshots.cells import Mask, TypedColumn, WrongColumnTypeError, microseconds, type_column
 from ml_platform.snapshots.readers import RawTable, plain

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ml_platform.contracts.canonical import bytes_sha256
-from ml_platform.contracts.product import AnsweredSpec, SourceSpec
 from ml_platform.contracts.products import Product
+from ml_platform.contracts.source import AnsweredSpec, SourceSpec
 from ml_platform.errors import MlPlatformError, SourceDataError
 from ml_platform.snapshots.answered import read_answered
 from ml_platform.snapshots.readers import RawTable, read_csv, read_frame, read_jsonl, read_parquet

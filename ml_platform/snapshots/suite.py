@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_platform.contracts.base import Contract, Name, SemanticVersion
-from ml_platform.contracts.product import AnsweredSpec, ProductSpec, SourceSpec
+from ml_platform.contracts.product import ProductSpec
 from ml_platform.contracts.products import Product
+from ml_platform.contracts.source import AnsweredSpec, SourceSpec
 from ml_platform.errors import ContractError
 
 _COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list", "column_set", "sum_column", "id_column")

@@ -47,8 +47,7 @@ def texts(*suffixes: str) -> list[tuple[str, str]]:
 
 def test_no_file_is_longer_than_three_hundred_lines() -> None:
     long = {name: len(text.splitlines()) for name, text in texts(".py") if name.startswith(("ml_platform/", "assets/"))}
-    excused = {"ml_platform/contracts/product.py": "one folder, one file: what product.yaml and its files may say"}
-    assert {name: lines for name, lines in long.items() if lines > LONGEST_FILE and name not in excused} == {}
+    assert {name: lines for name, lines in long.items() if lines > LONGEST_FILE} == {}
 
 
 def test_no_tracked_file_names_a_registry_or_a_path_of_somebodys_machine() -> None:

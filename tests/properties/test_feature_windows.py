@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml_platform.contracts.product import AggregateSpec
+from ml_platform.contracts.feature_spec import AggregateSpec
 from ml_platform.features.trailing import GridRows, KnownRows, trailing_features, window_us
 
 FUNCTIONS = ("mean", "count", "sum", "min", "max")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_platform.contracts.canonical import canonical_bytes
-from ml_platform.contracts.product import SourceSpec
+from ml_platform.contracts.source import SourceSpec
 from ml_platform.errors import SourceDataError
 from ml_platform.snapshots.extract import parquet_bytes
 from ml_platform.snapshots.readers import read_csv, read_jsonl, read_parquet

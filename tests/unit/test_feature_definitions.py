@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ml_platform.contracts.product import FeatureSpec
+from ml_platform.contracts.feature_spec import FeatureSpec
 from ml_platform.contracts.products import Product, load_product
 from ml_platform.errors import ContractError
 from ml_platform.features.definitions import checked_features, definitions_sha256

@@ -8,7 +8,8 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from ml_platform.contracts.example import Example, FactValue
-from ml_platform.contracts.product import ExamplesSpec, FeatureSpec, TextField
+from ml_platform.contracts.feature_spec import FeatureSpec
+from ml_platform.contracts.product import ExamplesSpec, TextField
 from ml_platform.contracts.products import Product
 from ml_platform.errors import ContractError, MlPlatformError, SourceDataError
 from ml_platform.families.lora.templates import Template, nearest_hint, spoken

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ml_platform.contracts.canonical import canonical_bytes
 from ml_platform.contracts.example import Example, FactValue
-from ml_platform.contracts.product import AnsweredSpec, EvaluationSpec, LabelField, Origin
+from ml_platform.contracts.product import EvaluationSpec, LabelField
 from ml_platform.contracts.products import Product
+from ml_platform.contracts.source import AnsweredSpec, Origin
 from ml_platform.families.lora.soundness import problems_of
 from ml_platform.families.lora.templates import spoken
 from ml_platform.snapshots.readers import plain

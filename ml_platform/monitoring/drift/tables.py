@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ml_platform.contracts.product import AnsweredSpec, ColumnType, FeatureViewSpec
+from ml_platform.contracts.feature_spec import FeatureViewSpec
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.snapshot import SnapshotManifest
+from ml_platform.contracts.source import AnsweredSpec, ColumnType
 from ml_platform.features.build import build_features
 from ml_platform.lineage.artifacts import Artifact, ArtifactStore
 from ml_platform.monitoring.drift.columns import SLICE_VALUES, Table

@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from ml_platform.contracts.feature_spec import FeatureSpec
 from ml_platform.contracts.home import Home
-from ml_platform.contracts.product import FeatureSpec, SourceSpec
 from ml_platform.contracts.products import Product, load_product
 from ml_platform.contracts.serving import LookupSpec, ServingSpec
+from ml_platform.contracts.source import SourceSpec
 from ml_platform.features.build import build_features
 from ml_platform.lineage.artifacts import Artifact, LocalArtifactStore
 from ml_platform.snapshots.extract import take_snapshot

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ml_platform.contracts.product import FeatureSpec
+from ml_platform.contracts.feature_spec import FeatureSpec
 from ml_platform.errors import ContractError, InvalidInputError
 from ml_platform.features.definitions import feast_name, feast_objects
 from ml_platform.features.join import join_features

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ml_platform.contracts.product import FeatureSpec
+from ml_platform.contracts.feature_spec import FeatureSpec
 from ml_platform.errors import InvalidInputError, OperationError
 from ml_platform.features import online, tables
 from ml_platform.features.build import build_features

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ml_platform.contracts.product import FeatureSpec, FeatureViewSpec
+from ml_platform.contracts.feature_spec import FeatureSpec, FeatureViewSpec
 from ml_platform.contracts.provenance import FeaturesRead
 from ml_platform.features import online, tables
 from ml_platform.features.definitions import definitions_sha256

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ml_platform.contracts.labelling import GivenLabel
-from ml_platform.contracts.product import AnsweredSpec, Origin
 from ml_platform.contracts.provenance import LoggedContract
 from ml_platform.contracts.serving import ServingTime
+from ml_platform.contracts.source import AnsweredSpec, Origin
 from ml_platform.lineage.answered import AnsweredRow, AnswerHistory, known_at
 from ml_platform.lineage.labels import LabelStore
 from ml_platform.lineage.provenance.store import ProvenanceStore

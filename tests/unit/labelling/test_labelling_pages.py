@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from ml_platform.contracts.home import Home
-from ml_platform.contracts.product import ANSWERED_COLUMNS
 from ml_platform.contracts.products import find_product
+from ml_platform.contracts.source import ANSWERED_COLUMNS
 from ml_platform.families.lora.prepare import leakage_of, load_examples, make_training_set
 from ml_platform.lineage.answered import AnswerHistory
 from ml_platform.lineage.artifacts import LocalArtifactStore

@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 
 from ml_platform.contracts.home import Home
-from ml_platform.contracts.product import AnsweredSpec
 from ml_platform.contracts.serving import ServingTime
+from ml_platform.contracts.source import AnsweredSpec
 from ml_platform.lineage.answered import AnsweredRow, AnswerHistory
 from ml_platform.lineage.provenance.shipping import Shipper
 from ml_platform.lineage.provenance.store import ProvenanceStore

@@ -12,9 +12,9 @@ import yaml
 from ml_platform.contracts.example import Example
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.labelling import GivenLabel
-from ml_platform.contracts.product import Origin
 from ml_platform.contracts.products import Product, load_product
 from ml_platform.contracts.provenance import Feedback, Outcome, ProvenanceRecord
+from ml_platform.contracts.source import Origin
 from ml_platform.families.lora.prepare import leakage_of, load_examples, make_training_set
 from ml_platform.lineage.answered import AnswerHistory
 from ml_platform.lineage.artifacts import Artifact, LocalArtifactStore

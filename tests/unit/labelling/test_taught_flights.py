@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ml_platform.contracts.home import Home
-from ml_platform.contracts.product import Origin
 from ml_platform.contracts.products import Product, load_product
+from ml_platform.contracts.source import Origin
 from ml_platform.families.lora.prepare import leakage_of, load_examples, make_training_set
 from ml_platform.features.build import build_features
 from ml_platform.features.join import join_features
