@@ -149,7 +149,7 @@ def findings(crowd: Crowd, rules: MonitorPolicy) -> Findings:
 
 def note_others(outcome: Outcome, crowd: Crowd) -> None:
     """When the two other rules would have aborted; neither minds anything else."""
-    bad, answers = crowd.window.canary
+    bad, answers = crowd.window.canary_answers
     if outcome.fixed is None and answers and bad / answers > FIXED_THRESHOLD:
         outcome.fixed = crowd.minute
     (bad_p, n_p), (bad_c, n_c) = crowd.seen[False], crowd.seen[True]

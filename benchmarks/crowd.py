@@ -75,10 +75,14 @@ class Answers:
 
 @dataclass
 class Window:
-    """Bad answers and all answers of production and of the canary since the last look."""
+    """Users with a bad answer and all users of production and of the canary since the last look.
+
+    `canary_answers` counts answers instead: bad ones and all.
+    """
 
     production: tuple[int, int] = (0, 0)
     canary: tuple[int, int] = (0, 0)
+    canary_answers: tuple[int, int] = (0, 0)
 
 
 class Crowd(Comparison):
@@ -137,7 +141,8 @@ class Crowd(Comparison):
         self._waiting.append((self.minute + world.label_minutes, answers))
         self._mature_labels()
         counts = [(int(errors[canary == arm].sum()), int((canary == arm).sum())) for arm in (False, True)]
-        self.window = Window(*counts)
+        affected = [_users_of(errors[canary == arm], users[canary == arm]) for arm in (False, True)]
+        self.window = Window(*affected, canary_answers=counts[True])
         for arm, found in zip((False, True), counts, strict=True):
             self.seen[arm] += found
 
@@ -188,3 +193,7 @@ class Crowd(Comparison):
     def _strata_of(self, first: First) -> Strata:
         there = np.flatnonzero(first.stratum != NOBODY)
         return Strata(tuple(self._places), first.stratum[there], first.x[there], self._other_draw[there])
+
+
+def _users_of(bad: Bools, users: NDArray[np.int64]) -> tuple[int, int]:
+    return len(np.unique(users[bad])), len(np.unique(users))
