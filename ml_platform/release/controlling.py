@@ -108,16 +108,22 @@ class ControllerLoop:
         return mine
 
     def _quietly(self, about: str, work: Callable[[], object]) -> None:
-        """Does it; what is raised on purpose is told once, and the next round tries again."""
+        """Does it; what is raised is told once, and the next round tries again. So one product never stops the others.
+
+        Not even by what nobody thought of: where nobody watches, nothing is taken back either.
+        """
         try:
             work()
         except MlPlatformError as error:
             self._complain(about, str(error))
+        except Exception as error:  # noqa: BLE001 - see above
+            told = f"{type(error).__name__}: {error}. That is a defect of the controller. Report it with its traceback"
+            self._complain(about, f"{told}; until it is mended, move by hand: `mlp abort`, `mlp rollback`.", error)
         else:
             if self._complaints.pop(about, None):
                 logger.info("%s: all is well again", about)
 
-    def _complain(self, about: str, problem: str) -> None:
+    def _complain(self, about: str, problem: str, traceback: Exception | None = None) -> None:
         if self._complaints.get(about) != problem:
-            logger.error("%s: %s", about, problem)
+            logger.error("%s: %s", about, problem, exc_info=traceback)
         self._complaints[about] = problem

@@ -107,8 +107,15 @@ class Watch:
         if self._subject is None or self._subject.name != name_of(replay):
             self._subject = None  # what fails half-way is begun again
             self._subject = subject_of(replay, self._policies, self.open_feed)
-        self._subject.traffic.add(self._subject.feed.read())
-        return self._subject
+        subject, self._subject = self._subject, None
+        try:
+            seen = subject.feed.read()
+        except MlPlatformError:
+            self._subject = subject  # a read that fails loses nothing
+            raise
+        subject.traffic.add(seen)
+        self._subject = subject
+        return subject
 
     def _blind(self, replay: Replay, error: MlPlatformError) -> Decision:
         """What cannot be read proves nothing, and what was read before may be outdated: nothing moves."""

@@ -13,6 +13,7 @@ from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.release import VersionedPart
 from ml_platform.errors import StorageError
 from ml_platform.lineage.contents import keep_content
+from ml_platform.lineage.ledger import Ledger
 from ml_platform.monitoring import keeping
 from ml_platform.release import watching
 from ml_platform.release.decide import decide
@@ -138,3 +139,28 @@ def test_a_kept_decision_is_made_again_from_what_was_kept(world: Rollout) -> Non
         decision.readings,
         decision.monitor_policy_sha256,
     )
+
+
+def test_what_nobody_thought_of_at_one_product_leaves_the_others_watched(world: Rollout, monkeypatch: Any) -> None:
+    """It is told with its kind, and the next round tries again."""
+    loop = world.loop()
+    world.answer(300, canary_errors=0.9)
+    seen: list[str] = []
+
+    class Both(Ledger):
+        def products(self) -> tuple[str, ...]:
+            return ("another", world.product)
+
+    def look_at(product: str) -> None:
+        seen.append(product)
+        if product == "another":
+            raise ZeroDivisionError("of zero")
+        original(product)
+
+    object.__setattr__(loop.controller, "ledger", Both(world.url))
+    original = loop._look
+    monkeypatch.setattr(loop, "_look", look_at)
+    assert loop.round()
+    assert seen == ["another", world.product]
+    assert SlotName.CANARY not in slots(world)
+    assert "ZeroDivisionError: of zero" in loop._complaints["another"]

@@ -25,6 +25,8 @@ PRIOR = 0.5
 """Both parameters of the beta distribution that bounds of a share are mixed over (Jeffreys)."""
 _TOLERANCE = 1e-6
 """How far a bound that is solved for may be off, in relation to itself."""
+_ENDS = (1e-300, math.nextafter(1.0, 0.0))
+"""Between these a bound is looked for."""
 
 
 @dataclass(frozen=True)
@@ -94,21 +96,24 @@ def share_bounds(total: float, n: float, level: float) -> tuple[float, float]:
 
     All m with B(s + a, n - s + a) / B(a, a) / (m^s (1 - m)^(n - s)) < 1 / level, s the total, a = PRIOR. Each m outside
     is refuted by a beta-binomial mixture, for whatever sequence of conditional means has the mean m: the logarithm of
-    1 - m + m exp(l) is concave in m, and exp(l x) lies below its chord. (0, 1) where n is 0.
+    1 - m + m exp(l) is concave in m, and exp(l x) lies below its chord. (0, 1) where n is 0. Where totals are not
+    whole, as those of costs, few values may refute nothing up to an end: then that is the bound.
     Source: Howard, Ramdas, McAuliffe & Sekhon 2021, "Time-uniform, nonparametric, nonasymptotic confidence sequences",
     propositions 2 and 7; Robbins 1970.
     """
     if n <= 0:
         return 0.0, 1.0
     target = log_mixture(total, n) + math.log(level)
-    mean = total / n
+    mean = min(total / n, _ENDS[1])
 
     def refuted(share: float) -> float:
         return target - log_likelihood(total, n, share)
 
-    low = 0.0 if total <= 0 else brentq(refuted, 1e-300, mean, xtol=1e-9, rtol=_TOLERANCE)
-    high = 1.0 if total >= n else brentq(refuted, mean, math.nextafter(1.0, 0.0), xtol=1e-9, rtol=_TOLERANCE)
-    return float(low), float(high)
+    none_below, none_above = (refuted(end) <= 0.0 for end in _ENDS)
+    lower = 0.0 if total <= 0 or none_below else brentq(refuted, _ENDS[0], mean, xtol=1e-9, rtol=_TOLERANCE)
+    upper = 1.0 if total >= n or none_above else brentq(refuted, mean, _ENDS[1], xtol=1e-9, rtol=_TOLERANCE)
+    # A solution may lie beyond the mean by its tolerance.
+    return min(float(lower), mean), max(float(upper), mean)
 
 
 def log_mixture(total: float, n: float) -> float:

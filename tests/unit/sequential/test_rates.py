@@ -6,6 +6,8 @@ import math
 import numpy as np
 import pytest
 import ville
+from hypothesis import example, given
+from hypothesis import strategies as st
 from scipy import stats
 
 from ml_platform.release.sequential.rates import ODDS_RATIOS, WEIGHTS, Events, log_mixture, share_bounds
@@ -145,3 +147,25 @@ def test_bounds_of_a_mean_hold_for_values_between_the_ends_and_for_means_that_wa
 
 def test_nothing_seen_bounds_nothing() -> None:
     assert share_bounds(0, 0, 0.05) == (0.0, 1.0)
+
+
+@given(st.integers(1, 50), st.floats(0.0, 1.0), st.sampled_from([0.05 / 9, 0.05, 0.2]))
+@example(1, 0.9, 0.05 / 9)
+@example(1, 0.005, 0.05 / 9)
+@example(1, 1e-310, 0.05)
+@example(50, math.nextafter(1.0, 0.0), 0.05)
+def test_there_are_bounds_of_any_total_though_nothing_near_an_end_may_be_refuted_yet(
+    n: int, mean: float, level: float
+) -> None:
+    """One user whose answer costs 90 % of the ceiling: no share is refuted at all, up to 1."""
+    total = min(n * mean, float(n))
+    low, high = share_bounds(total, n, level)
+    assert 0.0 <= low <= total / n <= high <= 1.0
+    assert high - low > 0.0
+
+
+def test_the_first_user_of_an_arm_whose_answer_costs_much_or_little_refutes_nothing_up_to_that_end() -> None:
+    assert share_bounds(0.9, 1, 0.05 / 9) == (pytest.approx(0.00119, abs=1e-5), 1.0)
+    low, high = share_bounds(0.005, 1, 0.05 / 9)
+    assert low == 0.0
+    assert 0.99 < high < 1.0
