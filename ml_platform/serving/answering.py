@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 RESERVED_SECONDS = 0.05
 """Kept from every attempt for the record, without which no answer leaves."""
+ALMOST = 0.9
+"""A release with this share of the time that it usually has is late by its own fault; less is the asker's haste."""
 RECORD_SECONDS = 1.0
 """An answer that is there waits so long for its record even past the deadline; a disk that hangs takes longer."""
 
@@ -125,12 +127,13 @@ class Answerer:
 
     async def _attempt(self, journey: Journey, rung: Rung) -> Draft:
         now = self._monotonic()
+        share = SHARE_OF_DEADLINE if journey.another(rung) else 1.0
         end = Deadline(journey.question.deadline.at - RESERVED_SECONDS)
-        if journey.another(rung):
-            end = end.within(end.remaining(now) * SHARE_OF_DEADLINE, now)
+        end = end.within(end.remaining(now) * share, now)
+        usual = (journey.usual_seconds - RESERVED_SECONDS) * share
         journey.attempt = Attempt(journey.question, rung.loaded, self._engine, self._monotonic)
         try:
-            return await journey.attempt.run(end)
+            return await journey.attempt.run(end, patient=end.remaining(now) >= ALMOST * usual)
         except (ReleaseFailureError, InvalidInputError):
             raise
         except Exception as error:

@@ -76,13 +76,14 @@ class Attempt:
     ) -> None:
         self._question, self._loaded, self._engine, self._clock = question, loaded, engine, clock
         self.draft = Draft(utterance="")
+        self._patient = True
 
-    async def run(self, deadline: Deadline) -> Draft:
-        """The draft of an answer, blocked or not.
+    async def run(self, deadline: Deadline, *, patient: bool = True) -> Draft:
+        """The draft of an answer, blocked or not; to be late is the release's fault only if the asker is patient.
 
         Raises ReleaseFailureError; InvalidInputError for metadata that says nothing of what the question is about.
         """
-        loaded, question = self._loaded, self._question
+        loaded, question, self._patient = self._loaded, self._question, patient
         if deadline.passed(self._clock()):
             raise ReleaseFailureError("deadline", "the deadline passed before anything was done", blamed=False)
         report = await loaded.guardrails.check_input(question.utterance, timeout_seconds=self._left(deadline))
@@ -140,7 +141,8 @@ class Attempt:
             # All releases share the engine: asking it again with another would make it busier.
             raise ReleaseFailureError("engine_busy", str(error), blamed=False, hopeless=True) from error
         except (DeadlineError, TimeoutError) as error:
-            raise ReleaseFailureError("deadline", str(error) or "the engine did not answer in time") from error
+            said = str(error) or "the engine did not answer in time"
+            raise ReleaseFailureError("deadline", said, blamed=self._patient) from error
         except AdapterMissingError as error:
             raise ReleaseFailureError("adapter_missing", str(error)) from error
         except EngineError as error:

@@ -33,6 +33,12 @@ class Journey:
         self._failed: set[str] = set()
 
     @property
+    def usual_seconds(self) -> float:
+        """The time that the product gives a question, whatever this asker wants."""
+        usual = self.question.usual_seconds
+        return self.question.deadline.remaining(self.started) if usual is None else usual
+
+    @property
     def spokesman(self) -> LoadedRelease:
         """The release whose words stand for an answer that none gave: the one asked last, or else the first."""
         if self.rung is not None:

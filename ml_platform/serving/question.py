@@ -22,7 +22,8 @@ class Question:
     """One request; `metadata` says what it is about, `deadline` is on the clock of `time.monotonic`.
 
     `utterance` and `metadata` are as they came, so neither is ever logged or stored. `override` is the header of an
-    operator, which counts only with `may_override`.
+    operator, which counts only with `may_override`. `usual_seconds` are those that the product gives a question, for
+    clients may ask for less; None: the deadline is the product's own.
     """
 
     response_id: str
@@ -34,6 +35,7 @@ class Question:
     received_at: datetime
     override: str | None = None
     may_override: bool = False
+    usual_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from ml_platform.errors import NotServingError
 from ml_platform.lineage.provenance.recorder import Recorder
 from ml_platform.lineage.provenance.store import Answered
 from ml_platform.serving.deadline import HEADER as DEADLINE
-from ml_platform.serving.deadline import Deadline, asked_deadline
+from ml_platform.serving.deadline import asked_deadline
 from ml_platform.serving.deployment import Deployments
 from ml_platform.serving.gateway.access import ApiKey, Scope
 from ml_platform.serving.gateway.app import Routes
@@ -173,28 +173,30 @@ class Endpoints:
     def _question(
         self, exchange: Exchange, key: ApiKey, request: ChatRequest, received_at: datetime, now: float
     ) -> Question:
+        usual = self._usual_seconds(request.model)
+        most = self._back.settings.longest_deadline_ms / 1e3
+        asked = exchange.header(DEADLINE.encode())
         return Question(
             response_id=exchange.response_id,
             product=request.model,
             utterance=request.utterance,
             metadata=request.metadata or {},
             user_id=_user_id(exchange, request),
-            deadline=self._deadline(exchange, request.model, now),
+            deadline=asked_deadline(asked, now, default_seconds=usual, most_seconds=most),
             received_at=received_at,
             override=exchange.header(b"x-release"),
             may_override=key.allows(Scope.OPERATE, request.model),
+            usual_seconds=min(usual, most),
         )
 
-    def _deadline(self, exchange: Exchange, product: str, now: float) -> Deadline:
-        """The client's, or the product's, or the gateway's."""
+    def _usual_seconds(self, product: str) -> float:
+        """The time that a question has whose client asks for none: the product's, or else the gateway's."""
         milliseconds = self._back.settings.deadline_ms
         deployment = self._back.deployments.of(product)
         serves = deployment and deployment.releases.get(deployment.table.production or "")
         if serves:
             milliseconds = serves.admitted.serving.spec.deadline_ms
-        most = self._back.settings.longest_deadline_ms / 1e3
-        asked = exchange.header(DEADLINE.encode())
-        return asked_deadline(asked, now, default_seconds=milliseconds / 1e3, most_seconds=most)
+        return milliseconds / 1e3
 
 
 def require_answer(found: Answered | None, key: ApiKey) -> Answered:

@@ -1,0 +1,75 @@
+"""Blame: a breaker counts what is a release's own fault, and nothing that those who ask can bring about."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from ml_platform.serving.breaker import BreakerPhase
+from ml_platform.serving.question import Reply, ReplyStatus
+from tests.samples.gateway import asked, running_gateway
+from tests.samples.serving import Served, deploy, make_loaded, question, serving
+
+JUMPY: dict[str, Any] = {"breaker": {"min_count": 1}}
+PRODUCTION, CANARY = make_loaded(1, serving=JUMPY), make_loaded(2, serving=JUMPY)
+ROLLOUT = deploy(5, PRODUCTION, CANARY, canary=CANARY, exposure=1.0)
+
+
+async def hang(*_: Any) -> Any:
+    await asyncio.Event().wait()
+
+
+def on_rollout(folder: Path, say: Any, work: Callable[[Served], Awaitable[Any]]) -> dict[str, BreakerPhase]:
+    """The phases of the breakers after the work."""
+
+    async def run() -> dict[str, BreakerPhase]:
+        async with serving(folder, ROLLOUT, say=say) as served:
+            await work(served)
+            return dict(served.answerer.breakers.phases())
+
+    return asyncio.run(run())
+
+
+def kinds(reply: Reply) -> list[str]:
+    return [error.kind for error in reply.record.errors]
+
+
+def test_an_asker_who_waits_less_than_the_product_would_opens_nobodys_breaker(tmp_path: Path) -> None:
+    async def work(served: Served) -> None:
+        reply = await served.answerer.answer(question(seconds=0.3, usual_seconds=10.0))
+        assert (reply.status, kinds(reply)) == (ReplyStatus.FALLBACK, ["deadline", "deadline"])
+
+    assert set(on_rollout(tmp_path, hang, work).values()) == {BreakerPhase.CLOSED}
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.0])
+def test_a_release_that_is_late_for_a_patient_asker_is_to_blame(tmp_path: Path, seconds: float) -> None:
+    async def work(served: Served) -> None:
+        reply = await served.answerer.answer(question(seconds=seconds, usual_seconds=0.5))
+        assert reply.status is ReplyStatus.FALLBACK
+
+    assert on_rollout(tmp_path, hang, work)[CANARY.release_id] is BreakerPhase.OPEN
+
+
+def test_a_release_that_got_what_a_hanging_one_left_of_the_time_is_not_to_blame(tmp_path: Path) -> None:
+    async def work(served: Served) -> None:
+        reply = await served.answerer.answer(question(seconds=0.5))
+        assert (reply.status, kinds(reply)) == (ReplyStatus.FALLBACK, ["deadline", "deadline"])
+
+    phases = on_rollout(tmp_path, hang, work)
+    assert phases == {CANARY.release_id: BreakerPhase.OPEN, PRODUCTION.release_id: BreakerPhase.CLOSED}
+
+
+def test_a_header_makes_a_question_shorter_and_its_usual_time_stays(tmp_path: Path) -> None:
+    with running_gateway(tmp_path, deadline_ms=8_000) as gateway:
+        for header in ({}, {"x-deadline-ms": "300"}, {"x-deadline-ms": "20000"}):
+            headers = {"authorization": f"Bearer {gateway.token()}", **header}
+            answer = httpx2.post(f"{gateway.url}/v1/chat/completions", json=asked(), headers=headers, timeout=20)
+            assert answer.status_code == 200
+        seen = gateway.answerer.seen
+    assert [one.usual_seconds for one in seen] == [8.0] * 3
+    plain, short, long = (one.deadline.at for one in seen)
+    assert short < plain < long
