@@ -13,6 +13,7 @@ from ml_platform.contracts.snapshot import SnapshotManifest
 from ml_platform.contracts.source import ColumnType, SourceSpec
 from ml_platform.lineage.artifacts import Artifact
 from ml_platform.snapshots.extract import load_table, manifest_of
+from ml_platform.snapshots.rows import known_since
 from ml_platform.snapshots.suite import ExpectationSpec, SuiteSpec, great_expectation, schema_expectations
 
 if TYPE_CHECKING:
@@ -120,19 +121,19 @@ def _types_finding(snapshot: Artifact, name: str, source: SourceSpec) -> Finding
 def _known_finding(
     manifest: SnapshotManifest, name: str, source: SourceSpec, frame: "pd.DataFrame"
 ) -> Iterator[Finding]:
-    known = source.known_column
-    if known is None:
+    times = known_since(frame, source)
+    if times is None:
         return
-    late = frame.index[frame[known] > manifest.cutoff]
+    late, newest = frame.index[times > manifest.cutoff], times.max()
     yield Finding(
         table=name,
         expectation="nothing_to_be_known_after_the_cutoff",
-        sentence=f"{known} must not lie after the cutoff {manifest.cutoff:%Y-%m-%d %H:%M}Z.",
+        sentence=f"{source.known_column} must not lie after the cutoff {manifest.cutoff:%Y-%m-%d %H:%M}Z.",
         why="a snapshot sees only what was known",
         passed=late.empty,
         examined=len(frame),
         failing=len(late),
-        observed=f"newest {frame[known].max():%Y-%m-%d %H:%M}Z" if len(frame) else "no rows",
+        observed=f"newest {newest:%Y-%m-%d %H:%M}Z" if newest == newest else "no times",
         problem="",
         failing_rows=tuple(_rows(frame, list(late[:MAX_FAILING_ROWS]))),
     )

@@ -2,17 +2,23 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ml_platform.contracts.source import SourceSpec
 from ml_platform.errors import SourceDataError
 from ml_platform.snapshots.cells import Mask, TypedColumn, WrongColumnTypeError, microseconds, type_column
 from ml_platform.snapshots.readers import RawTable, plain
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SHOWN_ROWS = 3
+
+Times = npt.NDArray[np.datetime64]
 
 
 @dataclass(frozen=True)
@@ -39,31 +45,42 @@ class _Problem:
 def judge_rows(raw: RawTable, spec: SourceSpec, cutoff: datetime, now: datetime) -> JudgedTable:
     """The rows of a source as they stood at the cutoff; both times are UTC.
 
-    A row is known at its `known_at`, without one at its `event_time`, without either always. Rows that
+    A row is known at its `known_at`; where that is empty or not declared at its `event_time`, and without either
+    always. Plans, which may be known before their event, count as known while `known_at` is empty. Rows that
     are not known yet have no influence on the result, be they good or bad, with two exceptions, so
     that nothing is lost in silence: a row whose time cannot be read counts as known, and a row that
     claims a time later than both the cutoff and `now` is set aside.
     Raises SourceDataError when more than `max_bad_share` of the known rows do not fit.
     """
     columns = _typed(raw, spec)
-    known, future = _known(columns, spec, len(raw), cutoff, now)
+    times = _known_times(columns, spec, len(raw))
+    known = ~(times > _moment(cutoff))
+    future = times > max(_moment(cutoff), _moment(now))
     problems = [*_cell_problems(columns, spec), *_time_problems(columns, spec), *_unknown_keys(raw, spec)]
     bad = np.zeros(len(raw), bool)
     for problem in problems:
         bad |= problem.rows
     good = known & ~bad
-    repeated = _repeated(columns, spec, good)
+    repeated = _repeated(columns, spec, good, times)
     problems.append(_Problem(None, f"a {_named(spec.key)} that no earlier known row has", repeated))
     bad = (bad | repeated) & known
     _require_mostly_good(raw, spec, problems, bad, int(known.sum()))
-    problems.append(_Problem(spec.known_column, "a time that is not in the future", future))
+    problems += _future_problems(columns, spec, future)
     aside = [*_set_aside(raw, problems, bad | future), *_malformed(raw)]
     return JudgedTable(
         table=_sorted_table(columns, spec, good & ~repeated),
         quarantined=tuple(sorted(aside, key=lambda row: row["row"])),
         not_yet_known=int((~known & ~future).sum()),
-        first_known=_first(columns, spec.known_column),
+        first_known=_first(times),
     )
+
+
+def known_since(frame: "pd.DataFrame", spec: SourceSpec) -> "pd.Series | None":
+    """When each row of a snapshot's table became known, as judge_rows decided it; None for a table that always was."""
+    if spec.known_column is None:
+        return None
+    times, instead = frame[spec.known_column], _instead_of_empty(spec)
+    return times if instead is None else times.fillna(frame[instead])
 
 
 def _typed(raw: RawTable, spec: SourceSpec) -> dict[str, TypedColumn]:
@@ -90,15 +107,17 @@ def _unknown_keys(raw: RawTable, spec: SourceSpec) -> Iterator[_Problem]:
             yield _Problem(None, f"no key '{name}': declare it under columns, or list it in ignore_columns", present)
 
 
-def _known(
-    columns: dict[str, TypedColumn], spec: SourceSpec, rows: int, cutoff: datetime, now: datetime
-) -> tuple[Mask, Mask]:
-    """Which rows count as known at the cutoff, and which lie beyond both the cutoff and the clock."""
-    name = spec.known_column
-    if name is None:
-        return np.ones(rows, bool), np.zeros(rows, bool)
-    times = microseconds(columns[name].values)
-    return ~(times > _moment(cutoff)), times > max(_moment(cutoff), _moment(now))
+def _known_times(columns: dict[str, TypedColumn], spec: SourceSpec, rows: int) -> Times:
+    """When each row became known; NaT for one that always was, or whose times cannot be read."""
+    if spec.known_column is None:
+        return np.full(rows, "NaT", "datetime64[us]")
+    times, instead = microseconds(columns[spec.known_column].values), _instead_of_empty(spec)
+    return times if instead is None else np.where(np.isnat(times), microseconds(columns[instead].values), times)
+
+
+def _instead_of_empty(spec: SourceSpec) -> str | None:
+    """The column that counts where `known_at` is empty: nothing is known before it happens, unless it is planned."""
+    return spec.event_time if spec.known_at and not spec.known_ahead else None
 
 
 def _cell_problems(columns: dict[str, TypedColumn], spec: SourceSpec) -> Iterator[_Problem]:
@@ -116,13 +135,23 @@ def _time_problems(columns: dict[str, TypedColumn], spec: SourceSpec) -> Iterato
         yield _Problem(spec.known_at, wanted, early)
 
 
-def _repeated(columns: dict[str, TypedColumn], spec: SourceSpec, good: Mask) -> Mask:
+def _future_problems(columns: dict[str, TypedColumn], spec: SourceSpec, future: Mask) -> Iterator[_Problem]:
+    """Rows that claim a time yet to come, each under the column that claims it."""
+    if spec.known_column is None:
+        return
+    instead, wanted = _instead_of_empty(spec), "a time that is not in the future"
+    own = ~np.isnat(microseconds(columns[spec.known_column].values))
+    yield _Problem(spec.known_column, wanted, future & own)
+    if instead is not None:
+        yield _Problem(instead, wanted, future & ~own)
+
+
+def _repeated(columns: dict[str, TypedColumn], spec: SourceSpec, good: Mask, times: Times) -> Mask:
     """Good rows whose key an earlier known row has; among rows known at once, the first in the source stays."""
     import pandas as pd
 
     keys = pd.DataFrame({name: columns[name].values.to_pandas() for name in spec.key})[good]
-    name = spec.known_column
-    order = np.argsort(microseconds(columns[name].values)[good], kind="stable") if name else np.arange(len(keys))
+    order = np.argsort(times[good], kind="stable")
     repeated = np.zeros(len(good), bool)
     repeated[np.flatnonzero(good)[order]] = keys.iloc[order].duplicated(keep="first").to_numpy()
     return repeated
@@ -188,13 +217,9 @@ def _moment(time: datetime) -> np.datetime64:
     return np.datetime64(time.replace(tzinfo=None), "us")
 
 
-def _first(columns: dict[str, TypedColumn], name: str | None) -> datetime | None:
-    import pyarrow.compute as pc
-
-    if name is None:
-        return None
-    found: datetime | None = pc.min(columns[name].values).as_py()
-    return found
+def _first(times: Times) -> datetime | None:
+    known = times[~np.isnat(times)]
+    return known.min().item().replace(tzinfo=UTC) if len(known) else None
 
 
 def _named(key: tuple[str, ...]) -> str:

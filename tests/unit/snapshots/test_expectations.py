@@ -84,6 +84,24 @@ def test_a_product_without_expectations_still_gets_its_schema_checked(examine: E
     }
 
 
+def test_an_open_row_from_after_the_cutoff_fails_though_its_known_at_is_empty(
+    make_product: MakeProduct, store: LocalArtifactStore, ticket_row: Row
+) -> None:
+    loose = make_product(known_at=None, event_time=None, nullable=["score", "known_at"])
+    rows = [ticket_row(1, known_at=""), ticket_row(2, known_at="", asked_at="2024-05-09T00:00Z")]
+    pd.DataFrame(rows).to_csv(loose.folder / "tickets.csv", index=False)
+    snapshot = take_snapshot(loose, date(2024, 5, 2), store, now=NOW)
+    found = {}
+    for ahead in (False, True):
+        product = make_product(nullable=["score", "known_at"], known_ahead=ahead)
+        result = json.loads(check_expectations(product, snapshot, store).file("result.json").read_text())
+        (found[ahead],) = [
+            one for one in result["findings"] if one["expectation"] == "nothing_to_be_known_after_the_cutoff"
+        ]
+    told = {ahead: (one["passed"], one["failing"], one["observed"]) for ahead, one in found.items()}
+    assert told == {False: (False, 1, "newest 2024-05-09 00:00Z"), True: (True, 0, "no times")}
+
+
 def test_a_snapshot_that_does_not_fit_its_schema_fails_every_schema_check(
     make_product: MakeProduct, store: LocalArtifactStore, ticket_row: Row
 ) -> None:

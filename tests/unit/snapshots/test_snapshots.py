@@ -104,6 +104,60 @@ def test_a_backfill_finds_the_snapshot_of_the_live_run(
     assert json.loads(aside)["row"] == 11
 
 
+def test_a_row_whose_known_at_is_still_empty_waits_for_its_event(
+    make_product: MakeProduct, store: LocalArtifactStore, ticket_row: Row
+) -> None:
+    """A ticket that is open has no closing time: it is known since it was opened, and not a day before."""
+    product = make_product(nullable=["score", "known_at"])
+    still_open = {"asked_at": "2024-05-02T08:00Z", "known_at": ""}
+    rows = [on_day(ticket_row, 1, 1), ticket_row(2, **still_open)]
+    write(product, rows)
+    live = take_snapshot(product, AS_OF, store, now=datetime(2024, 5, 3, tzinfo=UTC))
+    assert manifest_of(live).tables["tickets"].rows == 2
+    write(product, [*rows, ticket_row(3, **still_open | {"asked_at": "2024-05-09T08:00Z"})])
+    assert take_snapshot(product, AS_OF, store, now=NOW).sha256 == live.sha256
+    first_day = take_snapshot(product, date(2024, 5, 1), store, now=NOW)
+    assert list(load_table(first_day, "tickets")["ticket_id"]) == ["T0001"]
+
+
+def test_a_plan_whose_known_at_is_empty_was_always_known(
+    make_product: MakeProduct, store: LocalArtifactStore, ticket_row: Row
+) -> None:
+    product = make_product(nullable=["score", "known_at"], known_ahead=True)
+    write(product, [ticket_row(1, asked_at="2024-05-20T08:00Z", known_at="")])
+    assert manifest_of(take_snapshot(product, AS_OF, store, now=NOW)).tables["tickets"].rows == 1
+
+
+def test_of_a_repeated_key_an_open_row_counts_from_its_event(
+    make_product: MakeProduct, store: LocalArtifactStore, ticket_row: Row
+) -> None:
+    product = make_product(nullable=["score", "known_at"])
+    opened = ticket_row(1, asked_at="2024-05-01T08:00Z", known_at="", answer="first")
+    write(product, [on_day(ticket_row, 1, 2, answer="second"), opened])
+    snapshot = take_snapshot(product, AS_OF, store, now=NOW)
+    assert list(load_table(snapshot, "tickets")["answer"]) == ["first"]
+
+
+def test_an_event_yet_to_come_is_set_aside_under_its_own_column(
+    make_product: MakeProduct, store: LocalArtifactStore, ticket_row: Row
+) -> None:
+    product = make_product(nullable=["score", "known_at"])
+    write(product, [ticket_row(1), ticket_row(2, asked_at="2099-01-01T00:00Z", known_at="")])
+    snapshot = take_snapshot(product, AS_OF, store, now=NOW)
+    (aside,) = snapshot.file("quarantine/tickets.jsonl").read_text().splitlines()
+    wanted = "column 'asked_at': expected a time that is not in the future, found '2099-01-01T00:00Z'"
+    assert json.loads(aside)["reason"] == wanted
+
+
+def test_before_the_first_event_of_open_rows_the_error_names_the_first_day_that_works(
+    make_product: MakeProduct, store: LocalArtifactStore, ticket_row: Row
+) -> None:
+    product = make_product(nullable=["score", "known_at"])
+    write(product, [ticket_row(1, asked_at="2024-05-04T08:00Z", known_at="")])
+    with pytest.raises(AsOfOutsideDataError, match=r"2024-05-04 08:00Z. Choose 2024-05-04"):
+        take_snapshot(product, AS_OF, store, now=NOW)
+
+
 def test_a_changed_known_row_makes_another_snapshot(
     make_product: MakeProduct, store: LocalArtifactStore, ticket_row: Row
 ) -> None:
