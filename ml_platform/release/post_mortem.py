@@ -9,6 +9,7 @@ from ml_platform.contracts.events import Event
 from ml_platform.contracts.monitor_policy import Signal
 from ml_platform.contracts.monitoring import ArmReading, Decision, MetricReading, Seen
 from ml_platform.contracts.release import Release
+from ml_platform.release.traffic import MOST_SEEN
 
 OPEN = "not over yet"
 """What stands where a post-mortem is still to be completed."""
@@ -33,6 +34,11 @@ class Incident:
     def decision(self) -> Decision:
         """What was decided."""
         return DecisionRecorded.model_validate(self.event.payload).decision
+
+    @property
+    def partial(self) -> bool:
+        """Whether older answers may have been left out of what was kept: what stops keeps the newest."""
+        return len(self.seen) >= MOST_SEEN
 
     @property
     def first_bad_at(self) -> datetime | None:
@@ -73,10 +79,16 @@ def tell_incident(incident: Incident) -> str:
         "",
         "## Proof",
         "",
-        f"Every answer that the decision used: artifact `decision/{kept}`." if kept else "Its answers were not kept.",
+        f"{_which(incident)} that the decision used: artifact `decision/{kept}`."
+        if kept
+        else "Its answers were not kept.",
         f"The numbers are in the ledger: `mlp ledger log {decision.product}`.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _which(incident: Incident) -> str:
+    return f"The newest {len(incident.seen):,} answers" if incident.partial else "Every answer"
 
 
 def _changes(incident: Incident) -> Iterator[str]:
@@ -145,7 +157,8 @@ def _times(incident: Incident) -> Iterator[str]:
     if incident.began:
         yield f"- With these users since {_moment(incident.began)}, {_for(decided - incident.began)} before."
     if bad:
-        yield f"- Time to detection: {_for(decided - bad)} after the first bad answer that counted, {_moment(bad)}."
+        which = "first bad one of the answers that were kept" if incident.partial else "first bad answer that counted"
+        yield f"- Time to detection: {_for(decided - bad)} after the {which}, {_moment(bad)}."
     else:
         yield "- Time to detection: no single answer was bad, or none was kept."
     if incident.over is None:

@@ -11,7 +11,7 @@ from ml_platform.release.situation import Findings
 from ml_platform.release.tallies import Tally
 
 MOST_SEEN = 50_000
-"""So many answers are held, the newest; a decision that used more is made again from the store to be kept."""
+"""So many answers are held, the newest; what goes forward on more is kept with all of them, read from the store again."""
 
 
 class Traffic:

@@ -177,18 +177,21 @@ class Watch:
         """The digest of what the decision used, kept. What stops is not kept waiting by a store that fails."""
         try:
             judge = self._subject.judge if self._subject else None
-            return keep_decision(self.store, decision, self._used(), judge)
+            return keep_decision(self.store, decision, self._used(decision.action), judge)
         except MlPlatformError as error:
             if decision.action in FORWARD:
                 raise
             logger.error("%s: what %s was decided on is not kept: %s", self.product, decision.action, error)  # noqa: TRY400
             return None
 
-    def _used(self) -> Iterable[Seen]:
-        """Every answer that counted; read again from the store when there were too many to be held."""
+    def _used(self, action: Action) -> Iterable[Seen]:
+        """Every answer that counted; read again from the store when there were too many to be held.
+
+        That may take minutes, in which users would go on to be harmed: what stops keeps the newest.
+        """
         if self._subject is None:
             return ()
-        if not self._subject.traffic.forgotten:
+        if not self._subject.traffic.forgotten or action not in FORWARD:
             return self._subject.traffic.seen
         since = self._subject.traffic.since_epoch
         return [one for one in self._subject.again().read() if one.epoch >= since]

@@ -15,7 +15,7 @@ from ml_platform.errors import StorageError
 from ml_platform.lineage.contents import keep_content
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.monitoring import keeping
-from ml_platform.release import watching
+from ml_platform.release import controlling, post_mortem, traffic, watching
 from ml_platform.release.decide import decide
 from ml_platform.release.situation import Past, Plan
 from ml_platform.release.traffic import Traffic
@@ -164,3 +164,27 @@ def test_what_nobody_thought_of_at_one_product_leaves_the_others_watched(world: 
     assert seen == ["another", world.product]
     assert SlotName.CANARY not in slots(world)
     assert "ZeroDivisionError: of zero" in loop._complaints["another"]
+
+
+def test_what_stops_does_not_wait_until_all_is_read_again_and_the_page_says_what_was_kept(
+    world: Rollout, monkeypatch: Any
+) -> None:
+    loop, feeds, feed = world.loop(), [], controlling.Feed
+    monkeypatch.setattr(controlling, "Feed", lambda *given, **named: feeds.append(1) or feed(*given, **named))
+    for module in (traffic, post_mortem):
+        monkeypatch.setattr(module, "MOST_SEEN", 100)
+    world.answer(300, canary_errors=0.9)
+    assert world.look(loop).decision.action is Action.ABORT
+    _, seen = keeping.load_kept(world.store, world.events("decision_recorded")[-1]["kept_sha256"])
+    assert len(seen) == 100
+    assert len(feeds) == 1
+    (path,) = world.home.incidents.rglob("*.md")
+    assert "The newest 100 answers that the decision used" in path.read_text("utf-8")
+
+
+def test_what_goes_forward_is_kept_whole_though_not_all_of_it_was_held(world: Rollout, monkeypatch: Any) -> None:
+    monkeypatch.setattr(traffic, "MOST_SEEN", 100)
+    (decision, *_) = go_on(world, world.loop())
+    assert decision.action is Action.STEP_UP
+    _, seen = keeping.load_kept(world.store, world.events("decision_recorded")[0]["kept_sha256"])
+    assert len(seen) == 600
