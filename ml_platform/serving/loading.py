@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ml_platform.contracts.release import Release
 from ml_platform.contracts.report import Decoding
 from ml_platform.errors import (
+    AdapterMissingError,
     DeadlineError,
     EngineBusyError,
     EngineError,
@@ -37,7 +38,8 @@ STAGE_SECONDS = 300.0
 ENGINE_SECONDS = 120.0
 WARM_UP_SECONDS = 30.0
 UNLOAD_AFTER_SECONDS = 60.0
-"""How long the adapter of a release that nothing names any more stays in the engine, for answers under way."""
+"""How long the adapter of a release that nothing names any more stays in the engine, for answers under way; and how
+long until the engine is asked again to let go of what it did not."""
 
 WARM_UP = ({"role": "user", "content": "Are you there?"},)
 WARM_UP_DECODING = Decoding(max_new_tokens=4, batch_size=1)
@@ -68,6 +70,8 @@ class Loading:
         self._staging, self._engine, self._load = staging, engine, load
         self._threads, self._changed, self._monotonic = threads, changed, monotonic
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._handed: dict[str, str] = {}
+        """Adapters by release that the engine may hold: noted before it gets them, until it says that they are gone."""
         self._unwanted_since: dict[str, float] = {}
         self._closed = False
         self.loaded: dict[str, LoadedRelease] = {}
@@ -94,7 +98,7 @@ class Loading:
         for release_id, release in releases.items():
             if not (release_id in self.loaded or release_id in self._tasks or self._waits(release_id)):
                 self._begin(release_id, partial(self._bring_up, release))
-        for release_id in self.loaded:
+        for release_id in self._handed:
             self._unwanted_since.setdefault(release_id, self._monotonic())
             if release_id in releases:
                 del self._unwanted_since[release_id]
@@ -110,7 +114,7 @@ class Loading:
             if lost and release_id not in self._tasks and not self._waits(release_id):
                 log.warning("the engine has lost release %s: it is loaded again", release_id[:12])
                 self._begin(release_id, partial(self._bring_back, one))
-        await self._let_go(held)
+        await self._let_go()
 
     async def idle(self) -> None:
         """Waits until nothing is being loaded."""
@@ -182,17 +186,35 @@ class Loading:
                 f"It holds {', '.join(held) or 'nothing'}. Start an engine with that base model."
             )
         name, path = admitted.adapter_name, admitted.adapter_path
+        self._handed[admitted.release_id] = name
         await self._engine.load(name, path, timeout_seconds=ENGINE_SECONDS)
         deadline = Deadline.after(WARM_UP_SECONDS, self._monotonic())
         answer = await self._engine.generate(name, WARM_UP, WARM_UP_DECODING, deadline=deadline)
         if not answer.tokens_out:
             raise EngineError(f"{name[:60]}: generated no token when it was warmed up. Look at the engine.")
 
-    async def _let_go(self, held: set[str]) -> None:
+    async def _let_go(self) -> None:
+        """Takes from the engine what it got and nobody has wanted for long, loaded or not."""
         now = self._monotonic()
-        gone = [one for one, since in self._unwanted_since.items() if now - since > UNLOAD_AFTER_SECONDS]
-        for release_id in gone:
-            del self._unwanted_since[release_id]
-            name = self.loaded.pop(release_id).admitted.adapter_name
-            if name in held and name not in {one.admitted.adapter_name for one in self.loaded.values()}:
+        for release_id, since in list(self._unwanted_since.items()):
+            # While the engine was busy with the one before, this one may have become wanted again.
+            still = self._unwanted_since.get(release_id) == since and release_id not in self._tasks
+            if still and now - since > UNLOAD_AFTER_SECONDS:
+                self.loaded.pop(release_id, None)
+                await self._take_away(release_id)
+
+    async def _take_away(self, release_id: str) -> None:
+        """Unloads an adapter that no other release uses; it is forgotten only once the engine says that it is gone."""
+        name = self._handed[release_id]
+        try:
+            if name not in [other for one, other in self._handed.items() if one != release_id]:
                 await self._engine.unload(name, timeout_seconds=5.0)
+        except AdapterMissingError:
+            log.debug("another worker, or a new start of the engine, took %s away", name)
+        except EngineError as error:
+            log.warning("the engine keeps %s, which nothing names any more, and is asked again: %s", name, error)
+            if release_id in self._unwanted_since:
+                self._unwanted_since[release_id] = self._monotonic()
+            return
+        if self._unwanted_since.pop(release_id, None) is not None:
+            del self._handed[release_id]

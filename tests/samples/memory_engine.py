@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from ml_platform.errors import AdapterMissingError, EngineError
+from ml_platform.errors import AdapterMissingError, DeadlineError, EngineError
 from ml_platform.serving.engine_client import Generated
 
 BASE = "tiny-base"
@@ -17,6 +17,8 @@ class MemoryEngine:
         self.loads: list[str] = []
         self.down = False
         self.refuses: set[str] = set()
+        self.silent: set[str] = set()
+        self.keeps: set[str] = set()
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -31,9 +33,12 @@ class MemoryEngine:
         self.held[name] = path
 
     async def unload(self, name: str, **_: float) -> None:
-        """Forgets one."""
+        """Forgets one, unless it keeps what it has."""
         self._require_up()
-        del self.held[name]
+        if name in self.keeps:
+            raise DeadlineError(f"{name} was not unloaded in time.")
+        if self.held.pop(name, None) is None:
+            raise AdapterMissingError(f"there is no {name}.")
 
     async def models(self, **_: float) -> tuple[str, ...]:
         """The base model and what is held."""
@@ -45,6 +50,8 @@ class MemoryEngine:
         self._require_up()
         if model not in self.held:
             raise AdapterMissingError(f"there is no {model}.")
+        if model in self.silent:
+            raise EngineError(f"{model} failed.")
         return Generated("yes", 3, 1, 1.0, 0.0, True)
 
     async def healthy(self, **_: float) -> bool:
