@@ -20,6 +20,7 @@ MlPlatformError
     ├── NotServingError          no release of the product is loaded here
     ├── EngineError              the engine did not answer, or not as it should
     │   ├── EngineBusyError      its queue is full, or it is shutting down
+    │   ├── PromptTooLongError   prompt and answer do not fit into the model
     │   ├── DeadlineError        the answer would come too late
     │   └── AdapterMissingError  it holds no adapter of that name
     ├── StorageError             a disk or an object store failed
@@ -115,6 +116,10 @@ class EngineBusyError(EngineError):
 
 class DeadlineError(EngineError):
     """The answer would come too late."""
+
+
+class PromptTooLongError(EngineError):
+    """Prompt and answer together have more tokens than the model takes."""
 
 
 class AdapterMissingError(EngineError):

@@ -14,7 +14,7 @@ from ml_platform.contracts.example import Example, FactValue
 from ml_platform.contracts.guardrails import GuardrailReport, GuardrailVerdict
 from ml_platform.contracts.provenance import Entity, FeaturesRead, RecordedError
 from ml_platform.contracts.serving import UnknownFacts
-from ml_platform.errors import AdapterMissingError, DeadlineError, EngineBusyError, EngineError
+from ml_platform.errors import AdapterMissingError, DeadlineError, EngineBusyError, EngineError, PromptTooLongError
 from ml_platform.families.lora.prompt import messages
 from ml_platform.serving.deadline import Deadline
 from ml_platform.serving.facts import FactsError, KnownFacts
@@ -143,6 +143,9 @@ class Attempt:
         except (DeadlineError, TimeoutError) as error:
             said = str(error) or "the engine did not answer in time"
             raise ReleaseFailureError("deadline", said, blamed=self._patient) from error
+        except PromptTooLongError as error:
+            # Characters are limited, tokens are what the asker makes of them; another prompt may leave more room.
+            raise ReleaseFailureError("prompt_too_long", str(error), blamed=False) from error
         except AdapterMissingError as error:
             raise ReleaseFailureError("adapter_missing", str(error)) from error
         except EngineError as error:

@@ -1,12 +1,16 @@
 """What engines say, as values and errors of ours: whole answers, streams, refusals."""
 
 import json
+import re
 import time
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ml_platform.errors import AdapterMissingError, DeadlineError, EngineBusyError, EngineError
+from ml_platform.errors import AdapterMissingError, DeadlineError, EngineBusyError, EngineError, PromptTooLongError
+
+TOO_LONG = re.compile(r"maximum (context|model) length|max_model_len|too long to fit into the model", re.IGNORECASE)
+"""What our engine and vLLM's versions say of too many tokens, for which they have no code of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ def refusal(url: str, status: int, headers: Mapping[str, str], body: bytes) -> E
         message = body.decode(errors="replace")
     said = f"the engine {url} answered {status}: {message[:500]}"
     match status:
+        case 400 if TOO_LONG.search(message):
+            return PromptTooLongError(said)
         case 404:
             return AdapterMissingError(said)
         case 429 | 503:

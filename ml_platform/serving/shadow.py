@@ -78,15 +78,16 @@ class Shadow:
         attempt = Attempt(copy, loaded, self._engine, self._monotonic)
         deadline = Deadline.after(loaded.admitted.serving.spec.deadline_ms / 1000.0, started)
         errors: tuple[RecordedError, ...] = ()
+        blamed = True
         try:
             await attempt.run(deadline)
         except ReleaseFailureError as failure:
-            errors = (failure.recorded(loaded.release_id),)
+            errors, blamed = (failure.recorded(loaded.release_id),), failure.blamed
         except MlPlatformError:
             return
         except Exception as error:  # noqa: BLE001 - a copy must never be heard of by the one who asked
             errors = (RecordedError(kind="internal_error", message=type(error).__name__),)
-        if attempt.draft.asked_model:
+        if attempt.draft.asked_model and blamed:
             self._breakers.record(loaded, failed=bool(errors), probe=probe, now=self._monotonic())
         record = self._records.record(
             copy,

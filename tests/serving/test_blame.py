@@ -8,10 +8,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from ml_platform.errors import EngineBusyError, EngineError, PromptTooLongError
 from ml_platform.serving.breaker import BreakerPhase
 from ml_platform.serving.question import Reply, ReplyStatus
 from tests.samples.gateway import asked, running_gateway
-from tests.samples.serving import Served, deploy, make_loaded, question, serving
+from tests.samples.serving import Served, deploy, good_answer, make_loaded, question, serving
 
 JUMPY: dict[str, Any] = {"breaker": {"min_count": 1}}
 PRODUCTION, CANARY = make_loaded(1, serving=JUMPY), make_loaded(2, serving=JUMPY)
@@ -61,6 +62,45 @@ def test_a_release_that_got_what_a_hanging_one_left_of_the_time_is_not_to_blame(
 
     phases = on_rollout(tmp_path, hang, work)
     assert phases == {CANARY.release_id: BreakerPhase.OPEN, PRODUCTION.release_id: BreakerPhase.CLOSED}
+
+
+async def too_long(*_: Any) -> Any:
+    raise PromptTooLongError("the engine answered 400: This model's maximum context length is 1024 tokens")
+
+
+def test_a_question_of_too_many_tokens_opens_nobodys_breaker(tmp_path: Path) -> None:
+    async def work(served: Served) -> None:
+        reply = await served.answerer.answer(question())
+        assert (reply.status, kinds(reply)) == (ReplyStatus.FALLBACK, ["prompt_too_long", "prompt_too_long"])
+
+    assert set(on_rollout(tmp_path, too_long, work).values()) == {BreakerPhase.CLOSED}
+
+
+def test_a_question_too_long_for_one_prompt_is_answered_with_the_next(tmp_path: Path) -> None:
+    async def say(model: str, turns: Any) -> Any:
+        return await (too_long if model == CANARY.admitted.adapter_name else good_answer)(model, turns)
+
+    async def work(served: Served) -> None:
+        reply = await served.answerer.answer(question())
+        assert (reply.status, reply.record.release_id) == (ReplyStatus.ANSWERED, PRODUCTION.release_id)
+
+    assert set(on_rollout(tmp_path, say, work).values()) == {BreakerPhase.CLOSED}
+
+
+@pytest.mark.parametrize("error", [PromptTooLongError("maximum context length"), EngineBusyError("full")])
+def test_what_is_no_fault_of_a_shadow_does_not_open_its_breaker(tmp_path: Path, error: EngineError) -> None:
+    async def say(model: str, turns: Any) -> Any:
+        if model == CANARY.admitted.adapter_name:
+            raise error
+        return await good_answer(model, turns)
+
+    async def run() -> dict[str, BreakerPhase]:
+        async with serving(tmp_path, deploy(5, PRODUCTION, CANARY, shadow=CANARY, shadow_share=1.0), say=say) as served:
+            await served.answerer.answer(question())
+            await served.answerer.drain()
+            return dict(served.answerer.breakers.phases())
+
+    assert asyncio.run(run())[CANARY.release_id] is BreakerPhase.CLOSED
 
 
 def test_a_header_makes_a_question_shorter_and_its_usual_time_stays(tmp_path: Path) -> None:

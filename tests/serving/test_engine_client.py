@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ml_platform.contracts.report import Decoding
-from ml_platform.errors import AdapterMissingError, DeadlineError, EngineBusyError, EngineError
+from ml_platform.errors import AdapterMissingError, DeadlineError, EngineBusyError, EngineError, PromptTooLongError
 from ml_platform.serving.deadline import Deadline
 from ml_platform.serving.engine_client import EngineClient
 
@@ -80,6 +80,22 @@ def test_each_refusal_has_its_error_with_the_words_of_the_engine(status, kind, s
         return type(refused.value)
 
     assert answered(work, status, body({"error": {"message": "so it is"}}), stream=stream)[0] is kind
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "This model's maximum context length is 1024 tokens. However, you requested 1030 tokens.",
+        "The decoder prompt (length 1030) is longer than the maximum model length of 1024.",
+        "The prompt (total length 1030) is too long to fit into the model (context length 1024).",
+    ],
+)
+def test_a_prompt_that_is_too_long_is_told_from_other_mistakes(said):
+    async def work(client):
+        with pytest.raises(PromptTooLongError, match="answered 400"):
+            await ask(client)
+
+    answered(work, 400, body({"error": {"message": said, "type": "BadRequestError", "code": 400}}))
 
 
 @pytest.mark.parametrize("text", [b"<html>bad gateway</html>", b"[]", b'{"error": "x"}', b"\xff", b""])

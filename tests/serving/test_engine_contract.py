@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ml_platform.contracts.report import Decoding
-from ml_platform.errors import AdapterMissingError, DeadlineError, EngineError
+from ml_platform.errors import AdapterMissingError, DeadlineError, EngineError, PromptTooLongError
 from ml_platform.serving.deadline import Deadline
 from tests.samples.engine import CONVERSATIONS, TOKEN, TinyAdapter, make_world, running_engine, using
 
@@ -102,6 +102,17 @@ def test_an_adapter_that_cannot_be_loaded_is_an_error_and_the_engine_goes_on(ser
     assert "broken" not in names
     assert tokens > 0
     assert healthy
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_question_of_more_tokens_than_the_model_takes_is_told_from_what_is_broken(served, stream):
+    async def work(client):
+        (base, *_) = await client.models(timeout_seconds=10.0)
+        turns, deadline = [{"role": "user", "content": "0 1 2 3 " * 10_000}], Deadline.after(60.0, time.monotonic())
+        with pytest.raises(PromptTooLongError):
+            await client.generate(base, turns, DECODING, deadline=deadline)
+
+    using(served, work, stream=stream)
 
 
 def test_many_questions_at_once_are_answered_as_one_is(served):
