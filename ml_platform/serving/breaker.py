@@ -80,6 +80,12 @@ class Admission:
     probe: bool = False
 
 
+def phase_at(breaker: Breaker, now: float) -> BreakerPhase:
+    """The phase as whoever asks now meets it: an open breaker whose pause is over tries again, asked or not."""
+    over = breaker.phase is BreakerPhase.OPEN and now - breaker.since >= breaker.rule.open_seconds
+    return BreakerPhase.HALF_OPEN if over else breaker.phase
+
+
 def admits(breaker: Breaker, now: float) -> bool:
     """Whether the breaker would let a request pass now; what routing asks for the releases that are unavailable."""
     return admit(breaker, now).admitted

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ml_platform.serving.breaker import Breaker, BreakerPhase, admit, admits, record_outcome
+from ml_platform.serving.breaker import Breaker, BreakerPhase, admit, admits, phase_at, record_outcome
 from ml_platform.serving.deployment import Deployment, Deployments
 from ml_platform.serving.loaded import LoadedRelease
 
@@ -32,9 +32,9 @@ class Breakers:
         breaker = self._of(loaded)
         self._breakers[loaded.release_id] = record_outcome(breaker, failed=failed, now=now, probe=probe)
 
-    def phases(self) -> Mapping[str, BreakerPhase]:
-        """The phase of each breaker that has seen a request, by release."""
-        return {name: one.phase for name, one in self._breakers.items()}
+    def phases(self, now: float) -> Mapping[str, BreakerPhase]:
+        """The phase of each breaker that has seen a request, by release, as the next request meets it."""
+        return {name: phase_at(one, now) for name, one in self._breakers.items()}
 
     def _of(self, loaded: LoadedRelease) -> Breaker:
         found = self._breakers.get(loaded.release_id)

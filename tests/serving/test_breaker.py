@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ml_platform.serving.breaker import Breaker, BreakerPhase, BreakerRule, admit, admits, record_outcome
+from ml_platform.serving.breaker import Breaker, BreakerPhase, BreakerRule, admit, admits, phase_at, record_outcome
 
 RULE = BreakerRule()
 
@@ -61,6 +61,13 @@ def test_an_open_breaker_lets_nothing_pass_until_its_pause_is_over() -> None:
     breaker = opened(100.0)
     assert not admits(breaker, 100.0 + RULE.open_seconds - 0.01)
     assert admits(breaker, 100.0 + RULE.open_seconds)
+
+
+def test_an_open_breaker_that_nobody_asks_counts_as_open_for_its_pause_and_no_longer() -> None:
+    breaker = opened()
+    assert phase_at(breaker, breaker.since + 14.9) is BreakerPhase.OPEN
+    assert phase_at(breaker, breaker.since + 15.0) is BreakerPhase.HALF_OPEN
+    assert phase_at(Breaker(), 1e9) is BreakerPhase.CLOSED
 
 
 def test_half_open_lets_as_many_probes_pass_as_the_rule_says_and_closes_when_they_succeed() -> None:

@@ -67,7 +67,7 @@ def _look_for_features(deployment: Deployment, found: dict[str, tuple[datetime, 
 
 def _state(worker: "Worker", deployments: list[Deployment], found: dict[str, tuple[datetime, float]]) -> WorkerState:
     tables = [deployment.table for deployment in deployments]
-    phases = worker.answerer.breakers.phases()
+    phases = worker.answerer.breakers.phases(time.monotonic())
     looked_at = worker.follower.looked_at
     return WorkerState(
         in_flight=worker.app.in_flight,

@@ -1,5 +1,6 @@
 """What the gateway counts for Prometheus; labels have few values, whatever clients send."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ class GatewayMetrics:
         found = "When a new publication of features was found, in seconds since 1970."
         self._published = gauge("mlp_features_published_seconds", found, "product", mode="livemin")
         self._epoch = gauge("mlp_epoch", "The ledger's epoch that serves.", "product", mode="livemin")
+        self._breakers_shown: frozenset[tuple[str, str]] = frozenset()
         self._breaker = gauge("mlp_breaker_open", "1 open, 0.5 trying again.", "product", "release", mode="livemax")
 
     def requested(self, path: str, code: int) -> None:
@@ -123,10 +125,17 @@ class GatewayMetrics:
         for product, epoch, exposure in state.tables:
             self._epoch(product).set(epoch)
             self._exposure(product).set(exposure)
-        for product, release, opened in state.breakers:
-            self._breaker(product, release[:12]).set(opened)
+        self._state_of_breakers({(product, release[:12]): opened for product, release, opened in state.breakers})
         for product, moment in state.published:
             self._published(product).set(moment)
+
+    def _state_of_breakers(self, opened: Mapping[tuple[str, str], float]) -> None:
+        """A release that serves no more has no open breaker: without a figure of its own, the last one would stay."""
+        for product, release in self._breakers_shown - opened.keys():
+            self._breaker(product, release).set(0.0)
+        for (product, release), how_far in opened.items():
+            self._breaker(product, release).set(how_far)
+        self._breakers_shown = frozenset(opened)
 
 
 @dataclass(frozen=True)
