@@ -58,7 +58,12 @@ def subject_of(replay: Replay, policies: MonitorPolicies, open_feed: OpenFeed) -
         name=name_of(replay),
         plan=Plan(_plan_of(replay), judging.policy, judging.why),
         judge=judging.policy,
-        traffic=Traffic(base.epoch if base else 0, canary.policy, production.policy),
+        traffic=Traffic(
+            base.epoch if base else 0,
+            canary.policy,
+            production.policy,
+            alone_since=replay.served.epoch if replay.served else 0,
+        ),
         feed=open_feed(age, since),
         again=lambda: open_feed(age, since),
     )

@@ -15,11 +15,13 @@ class Tally:
 
     Compared are arms as assigned, among users who were assigned at random: with an exposure between 0 and 1, and known
     by name. Who did not say who they are always get production; shadows and operators count nowhere. `since_epoch` is
-    the epoch at which the canary was opened, or at which production was promoted: what is older does not count.
+    the epoch at which the canary was opened, or of the last move without one: what is older does not count. Nor, for
+    `alone`, what is older than `alone_since`, the epoch at which production began to serve: it may have been rolled
+    back beside a canary that stays open, and who serves now answers for nothing that the release before it said.
     """
 
-    def __init__(self, since_epoch: int = 0) -> None:
-        self.since_epoch = since_epoch
+    def __init__(self, since_epoch: int = 0, alone_since: int = 0) -> None:
+        self.since_epoch, self._alone_since = since_epoch, alone_since
         self._compared = Comparison()
         self._alone = Comparison()
 
@@ -31,7 +33,7 @@ class Tally:
             canary = one.cohort is Cohort.CANARY
             if 0.0 < one.exposure < 1.0 and one.user != one.response_id:
                 self._compared.add(one, Stratum(canary, one.exposure))
-            if not canary:
+            if not canary and one.epoch >= self._alone_since:
                 self._alone.add(one, Stratum(canary=False, exposure=0.0))
 
     def users(self, cohort: Cohort) -> int:

@@ -11,20 +11,23 @@ from ml_platform.release.situation import Findings
 from ml_platform.release.tallies import Tally
 
 MOST_SEEN = 50_000
-"""So many answers are held, the newest; what goes forward on more is kept with all of them, read from the store again."""
+"""So many answers are held, the newest; what goes forward on more is kept with all, read from the store again."""
 
 
 class Traffic:
     """The answers since an epoch. `canary` judges the canary against production, `production` the latter alone.
 
-    Either policy may be None, where there is no such release or its policy cannot be read.
+    Either policy may be None, where there is no such release or its policy cannot be read. `alone_since` is the epoch
+    at which production began to serve.
     """
 
-    def __init__(self, since_epoch: int, canary: MonitorPolicy | None, production: MonitorPolicy | None) -> None:
+    def __init__(
+        self, since_epoch: int, canary: MonitorPolicy | None, production: MonitorPolicy | None, alone_since: int = 0
+    ) -> None:
         self.since_epoch = since_epoch
         self._policies = {Cohort.CANARY: canary, Cohort.PRODUCTION: production}
         self._recent = {arm: Recent(policy) for arm, policy in self._policies.items() if policy is not None}
-        self._tally = Tally(since_epoch)
+        self._tally = Tally(since_epoch, alone_since)
         self._seen: dict[str, Seen] = {}
         self._firsts: dict[int, datetime] = {}
         self._users: dict[int, dict[Cohort, set[str]]] = {}

@@ -131,6 +131,26 @@ def test_two_releases_that_fail_one_after_the_other_freeze_the_product(world: Ro
     assert world.kinds().count("decision_recorded") == 6
 
 
+def test_beside_a_canary_a_release_is_not_blamed_for_the_answers_of_the_one_before_it(tmp_path: Path) -> None:
+    """No hard limit: production is proven too bad, and goes while a canary is open. Who serves then did nothing."""
+    no_limit = [{"signal": "error", "at_most": 0.5, "window_seconds": 60, "min_count": 100_000}]
+    world = make_rollout(tmp_path / "home", watched=MonitorPolicy.parse(WATCHED | {"hard_limits": no_limit}, where=""))
+    loop = world.loop()
+    go_on(world, loop)
+    good, bad = world.controller.state(world.product).last_good, slots(world)[SlotName.PRODUCTION]
+    world.try_out(3)
+    world.answer(200, errors=0.95)
+    decision = world.look(loop).decision
+    assert (decision.action, decision.release_id) == (Action.ROLL_BACK, bad)
+    assert slots(world)[SlotName.PRODUCTION] == good
+    for new in (0, 50):
+        world.answer(new)
+        look = world.look(loop)
+        assert look.decision.action in (Action.PAUSE, Action.HOLD), look.decision.reason
+        assert look.frozen is None
+    assert look.production == good
+
+
 def test_when_both_arms_suffer_nothing_moves_and_it_is_on_record_once(world: Rollout) -> None:
     loop, before = world.loop(), slots(world)
     for _ in range(4):

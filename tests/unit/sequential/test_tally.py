@@ -272,6 +272,17 @@ def test_numbers_of_production_alone_are_judged_too(
         assert tally.alone(policy(metric))[0].verdict is verdict
 
 
+def test_production_alone_is_judged_by_its_own_answers_though_the_rollout_began_before_it_served() -> None:
+    tally = Tally(EPOCH, alone_since=EPOCH + 1)
+    before = [make_seen(number, canary=False, signals={Signal.ERROR: 1.0}) for number in range(200)]
+    after = [make_seen(n, canary=False, signals={Signal.ERROR: 0.0}, epoch=EPOCH + 1) for n in range(300, 400)]
+    tally.add([*before, *after])
+    alone, compared = tally.alone(policy(RATE))[0].production, tally.readings(policy(RATE))[0].production
+    assert alone is not None
+    assert compared is not None
+    assert (alone.users, alone.value, compared.users) == (100, 0.0, 300)
+
+
 def test_nothing_seen_of_production_alone_never_passes() -> None:
     assert {one.verdict for one in Tally().alone(policy(RATE, LABELLED, QUANTILE, MEAN))} == {Verdict.INCONCLUSIVE}
 
