@@ -135,13 +135,10 @@ class Watch:
     def _act(self, replay: Replay, decision: Decision) -> Decision:
         """Does what was decided, and returns it; a hold with the reason where it could not be done."""
         if decision.action is Action.HOLD:
-            if self._is_news(replay, decision):
-                with suppress(EpochConflictError):
-                    self._apply(decision, self._kept(decision))
-            return decision
+            return self._recorded(decision)
         sequence, action, until, why = self._held
         if (sequence, action) == (replay.sequence, decision.action) and time.monotonic() < until:
-            return _held_back(decision, why)
+            return self._recorded(_held_back(decision, why))
         at = replay.sequence
         try:
             done = self._apply(decision, self._kept(decision))
@@ -153,25 +150,31 @@ class Watch:
             why = " ".join([done.sentence, *(f"{name}: {reason}" for name, reason in done.reasons.items())])
             self._held = at, decision.action, time.monotonic() + HELD_S, why
             logger.warning("%s: %s is %s", self.product, decision.action, why)
-            return _held_back(decision, why)
+            return self._recorded(_held_back(decision, why))
         logger.info("%s: %s: %s", self.product, decision.action, decision.reason)
         return decision
 
     def _apply(self, decision: Decision, kept_sha256: str | None) -> object:
         return self.controller.apply(decision, kept_sha256, datetime.now(UTC), self.actor)
 
-    def _is_news(self, replay: Replay, decision: Decision) -> bool:
-        """Whether an incident is not in the ledger yet, at this epoch; or came again after it had long been over."""
-        now = time.monotonic()
+    def _recorded(self, decision: Decision) -> Decision:
+        """The hold, its incident in the ledger where it has one. Raises what the ledger raises: next time, then."""
         if decision.incident is None:
-            return False
+            return decision
         name = (decision.epoch, decision.incident)
-        known = self._incidents.get(name)
-        self._incidents[name] = now
-        if known is not None:
-            return now - known > OVER_S
-        recorded = (DecisionRecorded.model_validate(event.payload).decision for event in replay.decisions)
-        return all((one.epoch, one.incident) != name for one in recorded)
+        if self._is_news(name):
+            with suppress(EpochConflictError):
+                self._apply(decision, self._kept(decision))
+        self._incidents[name] = time.monotonic()
+        return decision
+
+    def _is_news(self, name: tuple[int, str]) -> bool:
+        """Whether an incident is not in the ledger yet, at this epoch; or came again after it had long been over."""
+        if (known := self._incidents.get(name)) is not None:
+            return time.monotonic() - known > OVER_S
+        with self.controller.ledger.read(self.product) as view:
+            said = [DecisionRecorded.model_validate(event.payload).decision for event in view.replay.decisions]
+        return all((one.epoch, one.incident) != name for one in said)
 
     def _kept(self, decision: Decision) -> str | None:
         """The digest of what the decision used, kept. What stops is not kept waiting by a store that fails."""

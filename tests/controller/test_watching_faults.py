@@ -1,5 +1,6 @@
 """A controller in trouble: policies that cannot be read, doors that hold, stores that fail; decisions made again."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from ml_platform.contracts.monitor_policy import MonitorPolicy
 from ml_platform.contracts.monitoring import Action
 from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.release import VersionedPart
-from ml_platform.errors import StorageError
+from ml_platform.errors import BusyError, StorageError
 from ml_platform.lineage.contents import keep_content
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.monitoring import keeping
 from ml_platform.release import controlling, post_mortem, traffic, watching
+from ml_platform.release.controller import Controller
 from ml_platform.release.decide import decide
 from ml_platform.release.situation import Past, Plan
 from ml_platform.release.traffic import Traffic
@@ -188,3 +190,35 @@ def test_what_goes_forward_is_kept_whole_though_not_all_of_it_was_held(world: Ro
     assert decision.action is Action.STEP_UP
     _, seen = keeping.load_kept(world.store, world.events("decision_recorded")[0]["kept_sha256"])
     assert len(seen) == 600
+
+
+def test_harm_that_the_door_lets_nobody_stop_is_on_record_once_with_a_page(world: Rollout) -> None:
+    """No earlier release may serve again, since nobody trusts the key any more that its evidence is signed by."""
+    go_on(world, world.loop())
+    before, loop = slots(world), world.successor(world.loop())
+    loop.controller = replace(loop.controller, trusted={})
+    world.answer(30, errors=1.0)
+    decisions = [world.look(loop).decision for _ in range(3)]
+    assert {one.action for one in decisions} == {Action.HOLD}
+    assert all("no earlier release may serve again" in one.reason for one in decisions)
+    assert slots(world) == before
+    (recorded,) = (one["decision"] for one in world.events("decision_recorded")[2:])
+    assert (recorded["action"], recorded["reason"]) == ("hold", decisions[0].reason)
+    assert "did harm" in recorded["incident"]
+    (path,) = world.home.incidents.rglob("*.md")
+    assert "no earlier release may serve again" in path.read_text("utf-8")
+
+
+def test_an_incident_that_could_not_be_recorded_is_recorded_at_the_next_look(world: Rollout, monkeypatch: Any) -> None:
+    def busy(*_: Any) -> None:
+        raise BusyError("somebody else writes")
+
+    loop = world.loop()
+    world.answer(100, canary_errors=0.9, errors=0.9)
+    with monkeypatch.context() as patch:
+        patch.setattr(Controller, "apply", busy)
+        loop.round()
+    assert "somebody else writes" in loop._complaints[world.product]
+    assert world.look(loop).decision.incident == "both arms are degraded"
+    world.look(loop)
+    assert [one["decision"]["incident"] for one in world.events("decision_recorded")] == ["both arms are degraded"]
