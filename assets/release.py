@@ -78,12 +78,14 @@ def release_assets(chain: Chain) -> AssetsDefinition:
         from ml_platform.lineage.keys import signing_key
         from ml_platform.lineage.pins import why_not_pinned
         from ml_platform.release.assemble import build_release, evidence_inputs
+        from ml_platform.release.measured import require_measured
 
         with readable_failures():
             artifacts = store.store()
             report_artifact = artifacts.open(eval_report.kind, eval_report.value_sha256)
             report = load_report(report_artifact)
             traced = trace_ancestry(artifacts, report.candidate_sha256)
+            require_measured(product, traced.training_set, report_artifact)
             results = assess_release(product.promotion_policy, report)
             trigger = trigger_of(context.run.tags)
             release = build_release(product, traced.snapshot, traced.training_set, traced.candidate, trigger=trigger)
