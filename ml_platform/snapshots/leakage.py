@@ -1,14 +1,17 @@
 """Leakage: whether training or evaluation would see what it must not see."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ml_platform.contracts.evidence import CheckResult
 from ml_platform.contracts.example import Example
 from ml_platform.contracts.products import Product
+from ml_platform.contracts.source import SourceSpec
 from ml_platform.lineage.artifacts import Artifact
 from ml_platform.snapshots.extract import load_table, manifest_of
+from ml_platform.snapshots.rows import known_since
+from ml_platform.snapshots.spelling import spoken
 from ml_platform.snapshots.splits import NAMES, question_sha256, wording
 from ml_platform.snapshots.suspicion import foretells, repeats
 
@@ -138,10 +141,7 @@ def _later_columns(product: Product, snapshot: Artifact, examples: Sequence[Exam
     before: list[_Told] = []
     for table, spec in product.spec.sources.items():
         if timed and len(spec.key) == 1:
-            known = spec.known_column
-            hidden = {spec.key[0], known, spec.event_time}
-            rows = load_table(snapshot, table).set_index(spec.key[0])
-            later[table], early = _told(rows, [name for name in spec.columns if name not in hidden], known, timed)
+            later[table], early = _told(load_table(snapshot, table), spec, timed)
             before += early
     for fact in sorted({name for example in timed for name in example.facts}):
         if not any(_repeating(fact, before)):
@@ -153,19 +153,38 @@ def _later_columns(product: Product, snapshot: Artifact, examples: Sequence[Exam
                     )
 
 
-def _told(
-    rows: "pd.DataFrame", columns: Sequence[str], known: str | None, examples: Sequence[Example]
-) -> tuple[list[_Told], list[_Told]]:
-    """Each example with its entity's row, parted by whether it became known after the prediction or before."""
-    present = rows[rows.index.isin({example.entity for example in examples})].to_dict("index")
+def _told(rows: "pd.DataFrame", spec: SourceSpec, examples: Sequence[Example]) -> tuple[list[_Told], list[_Told]]:
+    """Each example with its entity's rows, parted by whether they became known after the prediction or before."""
+    about: dict[str, list[tuple[Any, dict[str, Any]]]] = {}
+    for entity, known, row in _rows_about({example.entity for example in examples}, rows, spec):
+        about.setdefault(entity, []).append((known, row))
     later: list[_Told] = []
     before: list[_Told] = []
     for example in examples:
-        row = present.get(example.entity)
-        if row is not None and example.prediction_time:
-            part = later if known is not None and row[known] > example.prediction_time else before
-            part.append((example, {column: row[column] for column in columns}))
+        for known, row in about.get(example.entity, ()):
+            part = later if known is not None and known > example.prediction_time else before
+            part.append((example, row))
     return later, before
+
+
+def _rows_about(
+    entities: Set[str], rows: "pd.DataFrame", spec: SourceSpec
+) -> Iterator[tuple[str, datetime | None, dict[str, Any]]]:
+    """The rows whose key, spelled as examples spell it, is one of the entities: when each became known, and its cells.
+
+    The cells are spelled as facts are; the key and the times of the row itself are not among them.
+    """
+    import pandas as pd
+
+    rows = rows.dropna(subset=[spec.key[0]])
+    spelled = pd.Series([spoken(value) for value in rows[spec.key[0]].to_list()], index=rows.index, dtype=object)
+    rows = rows[spelled.isin(entities)]
+    shown = rows[[name for name in spec.columns if name not in {spec.key[0], spec.known_column, spec.event_time}]]
+    cells = shown.astype(object).where(shown.notna(), None).to_dict("records")
+    known = known_since(rows, spec)
+    times = [None] * len(rows) if known is None else known.to_list()
+    for entity, time, row in zip(spelled[rows.index], times, cells, strict=True):
+        yield entity, time, {str(name): spoken(one) if isinstance(one, datetime) else one for name, one in row.items()}
 
 
 def _repeating(fact: str, told: Sequence[_Told]) -> Iterator[str]:

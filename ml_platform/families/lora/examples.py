@@ -12,9 +12,10 @@ from ml_platform.contracts.feature_spec import FeatureSpec
 from ml_platform.contracts.product import ExamplesSpec, TextField
 from ml_platform.contracts.products import Product
 from ml_platform.errors import ContractError, MlPlatformError, SourceDataError
-from ml_platform.families.lora.templates import Template, nearest_hint, spoken
+from ml_platform.families.lora.templates import Template, nearest_hint
 from ml_platform.lineage.artifacts import Artifact
 from ml_platform.snapshots.extract import load_table, manifest_of
+from ml_platform.snapshots.spelling import spoken
 
 if TYPE_CHECKING:
     import pandas as pd

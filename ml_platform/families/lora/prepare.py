@@ -74,7 +74,7 @@ def training_set_recipe(product: Product, snapshot: Artifact, golden: Golden, *,
     package = Path(ml_platform.__file__).parent
     spec = product.spec
     code = [package / "families" / "lora" / name for name in _CODE]
-    code += [package / "snapshots" / "splits.py", package / "snapshots" / "leakage.py"]
+    code += [package / "snapshots" / f"{name}.py" for name in ("splits", "leakage", "suspicion", "spelling")]
     code += [package / "evaluation" / "groundedness.py"]  # by which hooks judge what they were taught
     return {
         "product": product.name,

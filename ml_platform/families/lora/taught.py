@@ -16,8 +16,8 @@ from ml_platform.contracts.product import EvaluationSpec, LabelField
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.source import AnsweredSpec, Origin
 from ml_platform.families.lora.soundness import problems_of
-from ml_platform.families.lora.templates import spoken
 from ml_platform.snapshots.readers import plain
+from ml_platform.snapshots.spelling import spoken
 from ml_platform.snapshots.splits import Splits, question_sha256, wording
 
 if TYPE_CHECKING:

@@ -3,10 +3,12 @@
 import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from ml_platform.errors import ContractError
+from ml_platform.snapshots.spelling import spoken
+
+__all__ = ["Template", "nearest_hint", "spoken"]
 
 
 @dataclass(frozen=True)
@@ -62,19 +64,6 @@ class Template:
             cell = row[self.parts[0].column]
             return cell if isinstance(cell, bool | int | float) else spoken(cell)
         return self.text(row)
-
-
-def spoken(value: Any) -> str:
-    """A cell in words: nothing for an empty one, ISO 8601 for a time, 3 for 3.0."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%dT%H:%M:%SZ")
-    if isinstance(value, float) and value.is_integer():
-        return f"{value:.0f}"
-    return str(value)
 
 
 def nearest_hint(name: str, known: Collection[str]) -> str:
