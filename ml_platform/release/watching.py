@@ -33,7 +33,10 @@ from ml_platform.release.subject import OpenFeed, Subject, name_of, subject_of
 logger = logging.getLogger(__name__)
 
 HELD_S = 30.0
-"""How long a move that the door holds is not asked for again, unless something was recorded since."""
+"""How long a move that the door holds is not asked for again, unless something was recorded since.
+
+Nor what goes forward and failed at a store; what stops is asked for again at once.
+"""
 
 BLIND_S = 10.0
 """How long stores may fail before that is an incident."""
@@ -144,15 +147,23 @@ class Watch:
             done = self._apply(decision, self._kept(decision))
         except EpochConflictError:
             return _held_back(decision, "somebody else moved a slot meanwhile")
-        except (RefusedError, OperationError) as error:
+        except OperationError as error:
+            # Nothing is wrong with the move: what takes users away from harm is asked for again at the next look.
+            return self._hold_back(at, decision, f"held: {error}", HELD_S if decision.action in FORWARD else 0.0)
+        except RefusedError as error:
             done = Held(self.product, decision.release_id or "", because=str(error))
         if isinstance(done, Held):
             why = " ".join([done.sentence, *(f"{name}: {reason}" for name, reason in done.reasons.items())])
-            self._held = at, decision.action, time.monotonic() + HELD_S, why
-            logger.warning("%s: %s is %s", self.product, decision.action, why)
-            return self._recorded(_held_back(decision, why))
+            return self._recorded(self._hold_back(at, decision, why, HELD_S))
         logger.info("%s: %s: %s", self.product, decision.action, decision.reason)
         return decision
+
+    def _hold_back(self, sequence: int, decision: Decision, why: str, seconds: float) -> Decision:
+        """The hold instead; the same move is not asked for again for so long."""
+        if (self._held[1], self._held[3]) != (decision.action, why):
+            logger.warning("%s: %s is %s", self.product, decision.action, why)
+        self._held = sequence, decision.action, time.monotonic() + seconds, why
+        return _held_back(decision, why)
 
     def _apply(self, decision: Decision, kept_sha256: str | None) -> object:
         return self.controller.apply(decision, kept_sha256, datetime.now(UTC), self.actor)
