@@ -15,6 +15,8 @@ from ml_platform.contracts.base import Contract
 from ml_platform.contracts.canonical import digest, sources_sha256
 from ml_platform.contracts.products import Product
 
+DAGSTERS_EMAIL = re.compile(r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}\b")
+"""What Dagster takes for an e-mail address; the owner of anything else must be a team."""
 LIBRARY = Path(ml_platform.__file__).parent
 WEEK = timedelta(days=7)
 """How far apart the runs of the schedule are."""
@@ -58,11 +60,16 @@ class Chain:
 
     @property
     def owners(self) -> list[str]:
-        """The product's owner in the spelling that Dagster takes: an e-mail address or `team:name`."""
+        """The product's owner in the spelling that Dagster takes: an e-mail address or `team:name`.
+
+        An address that Dagster knows none in (letters of other alphabets, `.internal`) becomes the name of a team: an
+        owner that it refuses would take every product's chain away.
+        """
         owner = self.product.spec.owner
-        if re.fullmatch(r"[\w.+-]+@[\w-]+\.[\w.-]+", owner):
+        if DAGSTERS_EMAIL.fullmatch(owner):
             return [owner]
-        return ["team:" + re.sub(r"[^\w-]+", "-", owner.removeprefix("team:")).strip("-").lower()]
+        team = re.sub(r"[^\w-]+", "-", owner.removeprefix("team:")).strip("-").lower()
+        return [f"team:{team or 'unnamed'}"]
 
     @property
     def tags(self) -> dict[str, str]:

@@ -23,6 +23,7 @@ from dagster._core.workspace.load import location_origins_from_yaml_paths
 
 from assets.candidate import TrainingOverrides
 from assets.chain import CHAIN, Chain
+from assets.release import canary_asset
 from definitions import platform_definitions
 from ml_platform.contracts.product import TrainingSpec
 from ml_platform.contracts.products import load_product
@@ -178,13 +179,26 @@ def test_a_broken_product_shows_its_error_and_takes_no_other_down(
 
 @pytest.mark.parametrize(
     ("owner", "shown"),
-    [("Parcel Desk", "team:parcel-desk"), ("team:a_b", "team:a_b"), ("ann@example.com", "ann@example.com")],
+    [
+        ("Parcel Desk", "team:parcel-desk"),
+        ("team:a_b", "team:a_b"),
+        ("ann@example.com", "ann@example.com"),
+        ("ann+ml@mail.example.co", "ann+ml@mail.example.co"),
+        ("ml@corp.internal", "team:ml-corp-internal"),
+        ("x@firm.technology", "team:x-firm-technology"),
+        ("jörg@firma.de", "team:jörg-firma-de"),
+        ("-@firma.de", "team:firma-de"),
+        ("ann@example.com ", "team:ann-example-com"),
+        ("team:", "team:unnamed"),
+        ("?!", "team:unnamed"),
+    ],
 )
 def test_any_owner_that_a_product_names_is_one_that_dagster_takes(tiny_product: Path, owner: str, shown: str) -> None:
     product = load_product(tiny_product)
     renamed = product.spec.model_copy(update={"owner": owner})
     chain = Chain(type(product)(**{**vars(product), "spec": renamed}))
     assert chain.owners == [shown]
+    canary_asset(chain)
 
 
 def test_the_weekly_schedule_is_off_and_asks_for_the_last_complete_day(flights: Definitions) -> None:
