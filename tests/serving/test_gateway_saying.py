@@ -93,6 +93,17 @@ def test_many_are_taken_at_once_or_none(gateway: Running) -> None:
     assert "[1].values" in answered.json()["error"]["message"]
 
 
+def test_an_entity_that_no_index_holds_is_refused_and_the_rest_is_shipped(gateway: Running) -> None:
+    longest = {"flight_id": "🛫" * 512}
+    for entity in ({f"column {number}": "x" * 512 for number in range(16)}, {"flight_id": "\1" * 512}):
+        for path, said in (("feedback", {**THUMB, "entity": entity}), ("outcomes", {**LATE, "entity": entity})):
+            answered = send(gateway, path, said)
+            assert answered.status_code == 400
+            assert "2,500 bytes" in answered.json()["error"]["message"]
+    assert send(gateway, "outcomes", {**LATE, "entity": longest}).status_code == 200
+    ship(gateway)
+
+
 def test_a_correction_is_kept_without_personal_data(gateway: Running) -> None:
     response_id = answer(gateway)
     said = {**THUMB, "response_id": response_id, "kind": "correction", "text": "Call me: +1 212 555 0100, a@b.example"}

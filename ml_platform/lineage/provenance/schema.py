@@ -32,6 +32,9 @@ BUSY_TIMEOUT_S = 30.0
 SCHEMA_LOCK = 7_410_220_132
 """The PostgreSQL advisory lock under which the tables are created; the ledger has its own."""
 
+LONGEST_ENTITY_BYTES = 2_500
+"""An entity's text stands in an index, and PostgreSQL refuses rows of more than 2,704 bytes there."""
+
 SCHEMA_VERSION = 1
 PAGE_CACHE_KIB = 65_536
 PAGE_BYTES = 16_384

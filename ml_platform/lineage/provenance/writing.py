@@ -13,7 +13,14 @@ from ml_platform.contracts.canonical import bytes_sha256
 from ml_platform.contracts.provenance import Feedback, Outcome, ProvenanceRecord
 from ml_platform.errors import IntegrityError
 from ml_platform.lineage.provenance.frames import Damage, Frame, Kind
-from ml_platform.lineage.provenance.schema import conflicts, feedback, outcomes, responses, shipped
+from ml_platform.lineage.provenance.schema import (
+    LONGEST_ENTITY_BYTES,
+    conflicts,
+    feedback,
+    outcomes,
+    responses,
+    shipped,
+)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CONTRACTS: dict[Kind, type[ProvenanceRecord | Feedback | Outcome]] = {
@@ -50,9 +57,16 @@ def write_frames(connection: Connection, progress: Progress) -> int:
                     rows.append(_row_of(CONTRACTS[kind].from_log(frame.payload), frame.payload))
                 except IntegrityError as error:
                     refused.append(_unreadable(kind, progress.segment, frame, error))
-        refused += _insert(connection, kind, table, rows)
+        joinable = [row for row in rows if fits(row["entity"])]
+        refused += [_too_long(kind, row) for row in rows if not fits(row["entity"])]
+        refused += _insert(connection, kind, table, joinable)
     _note_progress(connection, progress)
     return sum(_refuse(connection, row) for row in refused)
+
+
+def fits(entity: str | None) -> bool:
+    """Whether something said of an entity with that text can be stored under it."""
+    return entity is None or len(entity.encode()) <= LONGEST_ENTITY_BYTES
 
 
 def _row_of(value: ProvenanceRecord | Feedback | Outcome, payload: bytes) -> dict[str, Any]:
@@ -65,6 +79,8 @@ def _row_of(value: ProvenanceRecord | Feedback | Outcome, payload: bytes) -> dic
     if isinstance(value, ProvenanceRecord):
         return {
             **common,
+            # An answer is kept whole all the same; nothing that is said of such an entity could be joined to it.
+            "entity": common["entity"] if fits(common["entity"]) else None,
             "release_id": value.release_id,
             "cohort": value.cohort.value,
             "answered_us": microseconds(value.answered_at),
@@ -139,6 +155,18 @@ def _unreadable(kind: Kind, segment: str, frame: Frame, error: IntegrityError) -
         "refused_sha256": bytes_sha256(frame.payload),
         "refused": frame.payload.decode(errors="backslashreplace").replace("\0", "\\0"),
         "reason": str(error),
+    }
+
+
+def _too_long(kind: Kind, row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": kind.name.lower(),
+        "product": row["product"],
+        "key": row["idempotency_key"],
+        "kept_sha256": None,
+        "refused_sha256": row["sha256"],
+        "refused": row["content"],
+        "reason": f"its entity has more than {LONGEST_ENTITY_BYTES:,} bytes, which no index holds",
     }
 
 

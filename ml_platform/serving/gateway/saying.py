@@ -12,6 +12,8 @@ from ml_platform.contracts.base import Column, Name
 from ml_platform.contracts.canonical import digest
 from ml_platform.contracts.provenance import Feedback, FeedbackKind, Outcome, ResponseId
 from ml_platform.errors import ContractError
+from ml_platform.lineage.provenance.schema import LONGEST_ENTITY_BYTES
+from ml_platform.lineage.provenance.writing import fits
 from ml_platform.serving.gateway.asking import Real, Text, Whole, unreadable
 from ml_platform.serving.gateway.failures import HttpError
 from ml_platform.serving.guardrails.personal_data import redact
@@ -115,10 +117,14 @@ def _kept(
     plain = sent.model_dump() | changes
     plain |= {"idempotency_key": key, "product": product, "received_at": received_at}
     try:
-        return contract(**plain)
+        kept = contract(**plain)
     except ValidationError as error:
         said = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise ContractError(f"'{key}': {said}.") from None
+    if not fits(kept.entity_key):
+        limit = f"more than {LONGEST_ENTITY_BYTES:,} bytes as JSON"
+        raise ContractError(f"'{key}': its entity has {limit}. Name it by fewer columns, or by the response_id alone.")
+    return kept
 
 
 @cache
