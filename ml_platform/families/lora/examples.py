@@ -15,10 +15,12 @@ from ml_platform.errors import ContractError, MlPlatformError, SourceDataError
 from ml_platform.families.lora.templates import Template, nearest_hint
 from ml_platform.lineage.artifacts import Artifact
 from ml_platform.snapshots.extract import load_table, manifest_of
-from ml_platform.snapshots.spelling import spoken
+from ml_platform.snapshots.spelling import plain, row_name, spoken
 
 if TYPE_CHECKING:
     import pandas as pd
+
+__all__ = ["Drawn", "ExamplesContext", "Join", "draw_examples", "feature_names", "plain"]
 
 Join = Callable[["pd.DataFrame"], "pd.DataFrame"]
 """Rows of entity columns and `event_timestamp` in, the same rows with the features known at that moment out."""
@@ -151,7 +153,7 @@ class _RowReader:
             for row in self._joined(self.context.table(self.spec.source or "")).to_dict("records")
         ]
         named = sorted(
-            (("/".join(spoken(row[column]) for column in key), row) for row in rows),
+            ((row_name([row[column] for column in key]), row) for row in rows),
             key=lambda pair: self.context.order(pair[0]),
         )
         examples: list[Example] = []
@@ -238,17 +240,6 @@ class _RowReader:
 def feature_names(features: FeatureSpec) -> tuple[str, ...]:
     """Every feature of a product, in the order of features.yaml."""
     return tuple(name for view in features.views.values() for name in (*view.aggregates, *view.columns))
-
-
-def plain(value: Any) -> Any:
-    """A cell of a DataFrame as Python's own type; None for NaN, NaT and NA."""
-    import pandas as pd
-
-    if value is None or value is pd.NaT or value is pd.NA or value != value:
-        return None
-    if isinstance(value, pd.Timestamp):
-        return value.to_pydatetime()
-    return value.item() if hasattr(value, "item") else value
 
 
 def _fact(value: Any) -> FactValue:

@@ -167,6 +167,43 @@ def test_a_number_that_stands_in_no_fact_is_named_with_its_row(prepare: Prepare)
         prepare(rows, evaluation={"fields": {"label": {"kind": "text", "grounded": True}}})
 
 
+NAMES: dict[str, tuple[dict[str, str], list[tuple[Any, ...]], list[str]]] = {
+    "times within one second": (
+        {"session": "string", "at": "timestamp"},
+        [("s", "2026-01-01T00:00:00Z"), ("s", "2026-01-01T00:00:00.25Z"), ("s", "2026-01-01T00:00:00.250001Z")],
+        ["s/2026-01-01T00:00:00.250000Z", "s/2026-01-01T00:00:00.250001Z", "s/2026-01-01T00:00:00Z"],
+    ),
+    "texts with slashes": (
+        {"one": "string", "other": "string"},
+        [("a/b", "c"), ("a", "b/c"), ("a%2Fb", "c"), ("a", "b")],
+        ["a%252Fb/c", "a%2Fb/c", "a/b", "a/b%2Fc"],
+    ),
+    "a text that is empty and one that is missing": (
+        {"one": "string", "other": "string"},
+        [("a", None), ("a", ""), ("a", "%"), ("a", "b")],
+        ["a/", "a/%", "a/%25", "a/b"],
+    ),
+    "a single text": ({"id": "string"}, [("a/b",), ("a%",), ("a",)], ["a", "a%", "a/b"]),
+    "numbers and truth values": (
+        {"id": "integer", "share": "number", "open": "boolean"},
+        [(1, 2.0, True), (1, 2.5, True), (1, 2.5, False)],
+        ["1/2.5/false", "1/2.5/true", "1/2/true"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_rows_with_distinct_keys_are_called_by_distinct_names(prepare: Prepare, case: str) -> None:
+    key, cells, names = NAMES[case]
+    rows = [row(number) | dict(zip(key, one, strict=True)) for number, one in enumerate(cells)]
+    made = prepare(
+        rows,
+        source={"columns": COLUMNS | key, "key": list(key), "nullable": ["other"] if "other" in key else []},
+        examples={"entity": "text"},
+    )
+    assert sorted(one.example_id for one in everything(made)) == [f"rows/{name}" for name in names]
+
+
 def test_an_unknown_column_is_named_with_the_nearest_one(prepare: Prepare) -> None:
     rows = [row(number) for number in range(10)]
     with pytest.raises(ContractError, match=r"examples.utterance: there is no column 'Txt': did you mean 'text'\?"):
