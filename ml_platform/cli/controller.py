@@ -26,7 +26,8 @@ def controller(
 ) -> None:
     """Watch what serves: canaries go on, into production or away by what is seen of them; production is taken back.
 
-    Several may run: one works, the others stand by. Kill any at any time: the next one reads on and decides the same.
+    Several may run: of those for all products one works, and of those for the same product; the others stand by. Beside
+    each other they do no harm. Kill any at any time: the next one reads on and decides the same.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     loop = _loop(product, lambda look: _tell(look, as_json=as_json) if once else None)

@@ -1,4 +1,4 @@
-"""The controller process: one loop over all products; of several processes the one with the lease works."""
+"""The controller process: one loop over all products, or over one; of several such the one with the lease works."""
 
 import logging
 import threading
@@ -22,6 +22,7 @@ from ml_platform.release.watching import Watch
 logger = logging.getLogger(__name__)
 
 LEASE = "controller"
+"""Of the controllers of all products one works; of those of a single product one, by a lease of that name."""
 LEASE_S = 10.0
 RENEWED_S = 2.0
 
@@ -48,17 +49,18 @@ class ControllerLoop:
         self._records = ProvenanceStore(self.home.provenance_url)
 
     def run(self, every_seconds: float, ended: threading.Event) -> None:
-        """Rounds until `ended` is set; then lets go of the lease."""
+        """Rounds until `ended` is set; then lets go of all that it holds."""
         while not ended.is_set():
             begin = time.monotonic()
             self.round()
             ended.wait(max(0.0, every_seconds - (time.monotonic() - begin)))
-        if self._mine:
-            self._quietly("lease", lambda: self.looks.drop_lease(LEASE, self.actor))
         self.close()
 
     def close(self) -> None:
-        """Lets go of the connections."""
+        """Lets go of the lease, so that the next one need not wait for its end, and of the connections."""
+        if self._mine:
+            self._quietly("lease", lambda: self.looks.drop_lease(self._lease, self.actor))
+            self._mine, self._renewed = False, float("-inf")
         if self._watches:
             self._records.close()
         self.looks.close()
@@ -92,13 +94,18 @@ class ControllerLoop:
         incidents = Incidents(self.home.incidents / product, self.store)
         return Watch(product, self.controller, self.store, feed, self.actor, incidents)
 
+    @property
+    def _lease(self) -> str:
+        """Who watches one product keeps nobody from watching others. Two that both watch one make each move once."""
+        return LEASE if self.only is None else f"{LEASE} {self.only}"
+
     def _leads(self) -> bool:
         """Whether this controller works. A store of leases that is down stops nobody: two do no harm, none does."""
         if time.monotonic() - self._renewed < RENEWED_S:
             return self._mine
         self._renewed = time.monotonic()
         try:
-            mine = self.looks.take_lease(LEASE, self.actor, LEASE_S)
+            mine = self.looks.take_lease(self._lease, self.actor, LEASE_S)
         except MlPlatformError as error:
             self._complain("lease", f"works without a lease: {error}")
             mine = True

@@ -46,3 +46,23 @@ def test_a_rollback_is_tried_again_at_the_next_look_too(world: Rollout, monkeypa
         patch.setattr(Controller, "apply", fails)
         assert world.look(loop).decision.action is Action.HOLD
     assert world.look(loop).decision.action is Action.ROLL_BACK
+
+
+def test_a_controller_of_one_product_keeps_none_of_another_or_of_all_from_working(world: Rollout) -> None:
+    """Beside each other they do no harm: each move names its epoch, so it is made once."""
+    loops = [world.loop("of-another", only="another"), world.loop("of-this", only=world.product), world.loop("of-all")]
+    assert [loop.round() for loop in loops] == [True, True, True]
+    assert not world.loop("second-of-this", only=world.product).round()
+    world.answer(300, canary_errors=0.9)
+    for loop in reversed(loops):
+        assert loop.round()
+    assert world.kinds().count("decision_recorded") == world.kinds().count("canary_aborted") == 1
+
+
+def test_a_controller_that_looked_once_leaves_no_lease_behind(world: Rollout) -> None:
+    """So that nobody stands by for the ten seconds after `mlp controller --once`."""
+    loop = world.loop("once")
+    assert loop.round()
+    assert not world.loop("meanwhile").round()
+    loop.close()
+    assert world.loop("next").round()
