@@ -204,3 +204,28 @@ def test_away_from_loopback_the_figures_and_products_are_for_operators(tmp_path:
         page = httpx2.get(f"{gateway.url}/metrics")
         assert page.status_code == 200
         assert "mlp_in_flight" in page.text
+
+
+FROM_BEYOND = {
+    "one header": {"x-forwarded-proto": "https"},
+    "an empty one": {"x-forwarded-for": ""},
+    "the standard's": {"forwarded": "for=203.0.113.9;proto=https"},
+    "the name that was asked": {"host": "gateway.example"},
+    "a name that begins like this machine's": {"host": "127.0.0.1.example:8080"},
+}
+
+
+@pytest.mark.parametrize("headers", FROM_BEYOND.values(), ids=FROM_BEYOND)
+def test_behind_a_proxy_the_figures_and_products_are_for_operators(tmp_path: Path, headers: dict[str, str]) -> None:
+    with running_gateway(tmp_path) as gateway:
+        assert httpx2.get(f"{gateway.url}/metrics", headers=headers).status_code == 401
+        assert "products" not in httpx2.get(f"{gateway.url}/readyz", headers=headers).json()
+        operate = {**headers, "authorization": f"Bearer {gateway.token(Scope.OPERATE)}"}
+        assert httpx2.get(f"{gateway.url}/metrics", headers=operate).status_code == 200
+        assert "products" in httpx2.get(f"{gateway.url}/readyz", headers=operate).json()
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "127.0.0.1", "[::1]:8080"])
+def test_on_this_machine_the_figures_need_no_key_by_any_of_its_names(tmp_path: Path, host: str) -> None:
+    with running_gateway(tmp_path) as gateway:
+        assert httpx2.get(f"{gateway.url}/metrics", headers={"host": host}).status_code == 200

@@ -1,6 +1,7 @@
 """The endpoints: what each asks of a key, and what it does."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ from ml_platform.serving.gateway.settings import GatewaySettings
 from ml_platform.serving.question import Question, Reply
 
 PAGE = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+FORWARDED = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip")
+"""Headers of a proxy, behind which everybody comes from loopback."""
+THIS_MACHINE = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?", re.IGNORECASE)
+"""What somebody on this machine calls it; a proxy that adds no header often passes on the name that it was asked by."""
 
 
 class Answering(Protocol):
@@ -161,7 +166,7 @@ class Endpoints:
         await exchange.respond(200, self._back.document)
 
     def _inside(self, exchange: Exchange) -> bool:
-        if self._back.settings.on_loopback:
+        if self._back.settings.on_loopback and _is_local(exchange):
             return True
         key = self._back.door.known(exchange)
         return key is not None and key.allows(Scope.OPERATE)
@@ -197,6 +202,12 @@ class Endpoints:
         if serves:
             milliseconds = serves.admitted.serving.spec.deadline_ms
         return milliseconds / 1e3
+
+
+def _is_local(exchange: Exchange) -> bool:
+    """Whether nothing speaks for somebody beyond this machine, on a gateway that only this machine reaches."""
+    named = THIS_MACHINE.fullmatch(exchange.headers.get(b"host", b""))
+    return named is not None and not any(name in exchange.headers for name in FORWARDED)
 
 
 def require_answer(found: Answered | None, key: ApiKey) -> Answered:
