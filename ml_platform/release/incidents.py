@@ -1,5 +1,5 @@
 """Incidents: each in the ledger gets its post-mortem in a folder, completed once it is over; written again it is the
-same, so that whoever is killed on the way leaves nothing undone."""
+same, so that whoever is killed on the way leaves nothing undone. What people write into a page stays in it."""
 
 import os
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from ml_platform.errors import MlPlatformError, StorageError
 from ml_platform.lineage.artifacts import ArtifactStore
 from ml_platform.lineage.replay import Replay
 from ml_platform.monitoring.keeping import load_kept
-from ml_platform.release.post_mortem import OPEN, Incident, tell_incident
+from ml_platform.release.post_mortem import OPEN, Incident, tell_incident, tell_recovery
 from ml_platform.release.traffic import Traffic
 
 SETTLES = timedelta(seconds=5)
@@ -33,22 +33,38 @@ class Incidents:
     _closed: set[int] = field(default_factory=set)
 
     def tend(self, replay: Replay, now: Decision, traffic: Traffic | None, wall: datetime) -> None:
-        """Writes what is missing and completes what is over; `now` is what was decided last. Raises StorageError."""
+        """Writes what is missing and completes what is over; `now` is what was decided last.
+
+        Raises StorageError for a page that cannot be read or written, after all others.
+        """
+        failed: StorageError | None = None
         for event in replay.decisions[-NEWEST:]:
             if event.sequence in self._closed:
                 continue
             decision = DecisionRecorded.model_validate(event.payload).decision
-            if decision.incident is None:
-                self._closed.add(event.sequence)
-                continue
-            path = self.folder / f"{event.sequence:06d}-{decision.action}.md"
-            known = path.read_text("utf-8") if path.is_file() else None
-            if known is not None and OPEN not in known:
-                self._closed.add(event.sequence)
-                continue
-            over = self._over(event, decision, now, traffic, wall)
-            if known is None or over is not None:
-                _write(path, tell_incident(self._incident(replay, event, decision, over)))
+            try:
+                if decision.incident is None or self._is_done(replay, event, decision, now, traffic, wall):
+                    self._closed.add(event.sequence)
+            except StorageError as error:
+                failed = failed or error
+        if failed:
+            raise failed
+
+    def _is_done(
+        self, replay: Replay, event: Event, decision: Decision, now: Decision, traffic: Traffic | None, wall: datetime
+    ) -> bool:
+        """Whether a page is complete; writes it where it is missing, and its last line once the incident is over."""
+        path = self.folder / f"{event.sequence:06d}-{decision.action}.md"
+        known, line = _read(path), OPEN.encode()
+        if known is not None and line not in known:
+            return True
+        over = self._over(event, decision, now, traffic, wall)
+        if known is None:
+            _write(path, tell_incident(self._incident(replay, event, decision, over)).encode())
+        elif over is not None:
+            told = tell_recovery(self._incident(replay, event, decision, over))
+            _write(path, known.replace(line, told.encode(), 1))
+        return False
 
     def _over(
         self, event: Event, decision: Decision, now: Decision, traffic: Traffic | None, wall: datetime
@@ -84,13 +100,23 @@ class Incidents:
             return ()  # the post-mortem then says that it does not know
 
 
-def _write(path: Path, text: str) -> None:
+def _read(path: Path) -> bytes | None:
+    """What stands in a page, in whatever encoding it was saved; None for no page."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"post-mortem {path}: {error}. Let the controller read and write it.") from error
+
+
+def _write(path: Path, page: bytes) -> None:
     """Whole or not at all."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}")
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with aside.open("wb") as file:
+            file.write(page)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

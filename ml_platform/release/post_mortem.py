@@ -11,8 +11,8 @@ from ml_platform.contracts.monitoring import ArmReading, Decision, MetricReading
 from ml_platform.contracts.release import Release
 from ml_platform.release.traffic import MOST_SEEN
 
-OPEN = "not over yet"
-"""What stands where a post-mortem is still to be completed."""
+OPEN = "- Time to recovery: not over yet."
+"""The line of a post-mortem that is still to be completed."""
 
 
 @dataclass(frozen=True)
@@ -161,10 +161,15 @@ def _times(incident: Incident) -> Iterator[str]:
         yield f"- Time to detection: {_for(decided - bad)} after the {which}, {_moment(bad)}."
     else:
         yield "- Time to detection: no single answer was bad, or none was kept."
+    yield tell_recovery(incident)
+
+
+def tell_recovery(incident: Incident) -> str:
+    """The line that completes a post-mortem, OPEN before it is over."""
     if incident.over is None:
-        yield f"- Time to recovery: {OPEN}."
-    else:
-        yield f"- Time to recovery: {_for(incident.over - decided)} after the decision, {_moment(incident.over)}."
+        return OPEN
+    after = _for(incident.over - incident.event.recorded_at)
+    return f"- Time to recovery: {after} after the decision, {_moment(incident.over)}."
 
 
 def _moment(at: datetime) -> str:

@@ -66,6 +66,7 @@ class Watch:
     _blind_since: float | None = None
     _held: tuple[int, Action, float, str] = (0, Action.HOLD, 0.0, "")
     _incidents: dict[tuple[int, str], float] = field(default_factory=dict)
+    _untended: str = ""
 
     def __post_init__(self) -> None:
         self._policies = MonitorPolicies(self.store)
@@ -87,8 +88,11 @@ class Watch:
         try:
             traffic = self._subject.traffic if self._subject and self._subject.name == name_of(replay) else None
             self.incidents.tend(replay, decision, traffic, datetime.now(UTC))
+            self._untended = ""
         except StorageError as error:
-            logger.error("%s: %s", self.product, error)  # noqa: TRY400 - a sentence, no traceback
+            if self._untended != str(error):
+                logger.error("%s: %s", self.product, error)  # noqa: TRY400 - a sentence, no traceback
+            self._untended = str(error)
 
     def _decide(self, replay: Replay, *, signed_off: bool) -> Decision:
         state = replay.state()

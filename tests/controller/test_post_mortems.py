@@ -1,0 +1,56 @@
+"""Pages of incidents that people write into: what they wrote stays, whatever they wrote it with."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ml_platform.contracts.monitoring import Action
+from ml_platform.release import incidents
+from tests.samples.rollouts import Rollout, go_on, make_rollout
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Rollout:
+    return make_rollout(tmp_path / "home")
+
+
+def page_of(world: Rollout) -> Path:
+    (path,) = world.home.incidents.rglob("*.md")
+    return path
+
+
+def test_a_page_saved_in_another_encoding_is_completed_with_every_byte_of_it(world: Rollout, monkeypatch: Any) -> None:
+    loop = world.loop()
+    go_on(world, loop, canary_errors=0.4)
+    page = page_of(world)
+    text = page.read_bytes()
+    note = "Jörg schaute nach: «die Küche brannte».\r\n".encode("latin-1")
+    page.write_bytes(text + note)
+    monkeypatch.setattr(incidents, "SETTLES", timedelta(0))
+    world.look(loop)
+    completed = page.read_bytes()
+    assert completed.endswith(note)
+    assert b"not over yet" not in completed
+    assert b"Time to recovery: " in completed
+    assert completed.split(b"- Time to recovery")[0] == text.split(b"- Time to recovery")[0]
+    assert world.look(loop).decision.action is Action.HOLD
+    assert page.read_bytes() == completed
+
+
+def test_a_page_that_cannot_be_read_is_told_once_and_stops_neither_moves_nor_other_pages(
+    world: Rollout, caplog: Any
+) -> None:
+    loop = world.loop()
+    go_on(world, loop, canary_errors=0.4)
+    page = page_of(world)
+    page.unlink()
+    page.mkdir()
+    for _ in range(3):
+        assert world.look(loop).decision.action is Action.HOLD
+    assert caplog.text.count("Is a directory") == 1
+    assert not loop._complaints
+    world.try_out(3)
+    go_on(world, loop, canary_errors=0.4)
+    assert len([path for path in world.home.incidents.rglob("*.md") if path.is_file()]) == 1
