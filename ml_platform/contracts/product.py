@@ -74,6 +74,15 @@ class LabelField(Contract):
     kind: Literal["label"]
     values: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
 
+    def allows(self, label: str | int | float) -> bool:
+        """Whether a label is one of `values`, which are texts; Python's own `True` and `False` may stand there too."""
+        return self.values is None or label_text(label) in self.values or str(label) in self.values
+
+
+def label_text(label: str | int | float) -> str:
+    """A label as `values` lists it and people read it: true and false as JSON writes them."""
+    return str(label).lower() if isinstance(label, bool) else str(label)
+
 
 class TextField(Contract):
     """A free-text answer field; `grounded` demands that its numbers and names stand in the facts."""

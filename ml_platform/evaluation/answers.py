@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ml_platform.contracts.base import Contract
-from ml_platform.contracts.product import EvaluationSpec, LabelField, TextField
+from ml_platform.contracts.product import EvaluationSpec, LabelField, TextField, label_text
 
 MAX_ANSWER_CHARACTERS = 100_000
 """Longer texts are no answer; the bound keeps a runaway generation from exhausting the parser."""
@@ -90,8 +90,9 @@ def _field_problem(value: Any, field: LabelField | TextField) -> str:
         return "" if isinstance(value, str) else f"is a {type(value).__name__}, not a string"
     if not isinstance(value, str | int | float):
         return f"is a {type(value).__name__}, not a label"
-    if field.values is not None and str(value) not in field.values:
-        return f"is {value!r}, not one of {', '.join(field.values)}"
+    if field.values is not None and not field.allows(value):
+        shown = label_text(value) if isinstance(value, bool) else repr(value)
+        return f"is {shown}, not one of {', '.join(field.values)}"
     return ""
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ml_platform.contracts.example import Example
-from ml_platform.contracts.product import EvaluationSpec
+from ml_platform.contracts.product import EvaluationSpec, LabelField
 from ml_platform.evaluation.answers import GeneratedAnswer, parse_answer, same_label
 from ml_platform.evaluation.items import Item
 from ml_platform.evaluation.metrics import rate_metrics, score_answer
@@ -65,6 +65,23 @@ def test_only_the_exact_object_is_valid_and_nothing_is_repaired(text: str) -> No
     parsed = parse_answer(text, FLIGHTS)
     assert parsed.fields is None
     assert parsed.problem
+
+
+@pytest.mark.parametrize("values", [["true", "false"], ["True", "False"]])
+def test_truth_values_are_listed_as_json_or_python_writes_them(values: list[str]) -> None:
+    spec = FLIGHTS.model_copy(
+        update={"fields": {"refund": LabelField(kind="label", values=tuple(values))}, "recall": {}}
+    )
+    assert parse_answer('{"refund": true}', spec).fields == {"refund": True}
+    assert parse_answer('{"refund": 1}', spec).problem == f"field 'refund' is 1, not one of {', '.join(values)}"
+
+
+def test_a_truth_value_that_is_not_listed_is_told_as_the_model_wrote_it() -> None:
+    spec = FLIGHTS.model_copy(
+        update={"fields": {"refund": LabelField(kind="label", values=("yes", "nö"))}, "recall": {}}
+    )
+    assert parse_answer('{"refund": true}', spec).problem == "field 'refund' is true, not one of yes, nö"
+    assert parse_answer('{"refund": "nö!"}', spec).problem == "field 'refund' is 'nö!', not one of yes, nö"
 
 
 def test_white_space_and_the_order_of_keys_do_not_matter_in_json() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_platform.contracts.canonical import canonical_bytes
 from ml_platform.contracts.example import Example, FactValue
-from ml_platform.contracts.product import EvaluationSpec, LabelField, TextField
+from ml_platform.contracts.product import EvaluationSpec, LabelField, TextField, label_text
 from ml_platform.errors import SourceDataError
 
 SHOWN = 3
@@ -77,10 +77,10 @@ def _field_problems(example: Example, answer: Mapping[str, Any], spec: Evaluatio
 def _label_problems(name: str, value: Any, field: LabelField) -> Iterator[str]:
     if not isinstance(value, str | int | float) or value != value:
         yield f"label '{name}' is {value!r}, expected text, a number, true or false."
-    elif field.values is not None and str(value) not in field.values:
-        nearest = difflib.get_close_matches(str(value), field.values, n=1)
+    elif field.values is not None and not field.allows(value):
+        nearest = difflib.get_close_matches(label_text(value), field.values, n=1)
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"expected one of {', '.join(field.values)}."
-        yield f"label '{name}' is {str(value)!r}: {hint}"
+        yield f"label '{name}' is {label_text(value)!r}: {hint}"
 
 
 def _text_problems(name: str, value: Any, field: TextField, example: Example) -> Iterator[str]:

@@ -149,6 +149,15 @@ def test_a_label_keeps_its_type(prepare: Prepare, kind: str, cells: list[Any], t
     assert str(sorted({one.answer["label"] for one in everything(made)})) == told
 
 
+@pytest.mark.parametrize("values", [["true", "false"], ["True", "False"]])
+def test_a_label_of_truth_values_is_listed_as_json_or_python_writes_it(prepare: Prepare, values: list[str]) -> None:
+    rows = [row(number, label=number % 2 == 0) for number in range(10)]
+    made = prepare(rows, source={"columns": {**COLUMNS, "label": "boolean"}}, field={"values": values})
+    assert {one.answer["label"] for one in everything(made)} == {True, False}
+    with pytest.raises(SourceDataError, match=r"label 'label' is 'true': expected one of yes, no\."):
+        prepare(rows, source={"columns": {**COLUMNS, "label": "boolean"}}, field={"values": ["yes", "no"]})
+
+
 def test_integer_labels_with_gaps_stay_integers(prepare: Prepare) -> None:
     rows = [row(number, label=number % 3) for number in range(12)] + [row(12, label=None)]
     made = prepare(rows, source={"columns": {**COLUMNS, "label": "integer"}, "nullable": ["label"]})
