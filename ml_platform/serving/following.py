@@ -43,6 +43,7 @@ LISTENING_POLL_SECONDS = 1.0
 
 ENGINE_SECONDS = 1.0
 LEDGER_SECONDS = 30.0
+SWEEP_SECONDS = 10.0
 PATIENCE_SECONDS = 1.0
 
 
@@ -226,13 +227,10 @@ class Follower:
 
     async def look_after_engine(self) -> None:
         """One round: what the engine has lost is loaded again, what nothing names any more is taken away."""
-        try:
-            await self._loading.look_after()
-            await self._stores.call(self._sweep, timeout_seconds=LEDGER_SECONDS)
-        except (MlPlatformError, TimeoutError) as error:
-            self._problems.failed("the engine", error)
-        else:
-            self._problems.succeeded("the engine")
+        await self._problems.note("the engine", self._loading.look_after())
+        if not self._problems.waits("the staging folder"):
+            sweep = self._stores.call(self._sweep, timeout_seconds=SWEEP_SECONDS)
+            await self._problems.note("the staging folder", sweep)
 
     async def _keep_looking_after_engine(self) -> None:
         while True:

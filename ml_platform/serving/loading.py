@@ -22,6 +22,7 @@ from ml_platform.errors import (
 from ml_platform.serving.deadline import Deadline
 from ml_platform.serving.deployment import AdmittedRelease
 from ml_platform.serving.problems import backoff_seconds
+from ml_platform.serving.pulse import Pulse
 from ml_platform.serving.staging import Staging
 from ml_platform.serving.threads import CallThreads
 
@@ -69,6 +70,7 @@ class Loading:
     ) -> None:
         self._staging, self._engine, self._load = staging, engine, load
         self._threads, self._changed, self._monotonic = threads, changed, monotonic
+        self._pulse = Pulse(engine, monotonic)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._handed: dict[str, str] = {}
         """Adapters by release that the engine may hold: noted before it gets them, until it says that they are gone."""
@@ -104,9 +106,9 @@ class Loading:
                 del self._unwanted_since[release_id]
 
     async def look_after(self) -> None:
-        """Loads again what the engine has lost, and takes from it what nobody wants any more.
+        """Loads again what the engine has lost, takes from it what nobody wants any more, and feels its pulse.
 
-        Raises EngineError when the engine does not say what it holds.
+        Raises EngineError when the engine does not say what it holds, or no token comes out of it.
         """
         held = set(await self._engine.models(timeout_seconds=5.0))
         for release_id, one in self.loaded.items():
@@ -115,6 +117,7 @@ class Loading:
                 log.warning("the engine has lost release %s: it is loaded again", release_id[:12])
                 self._begin(release_id, partial(self._bring_back, one))
         await self._let_go()
+        await self._pulse.feel()
 
     async def idle(self) -> None:
         """Waits until nothing is being loaded."""

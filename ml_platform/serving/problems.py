@@ -1,9 +1,9 @@
 """Problems: what does not work right now, said once when it begins and once when it ends, and tried again in time."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from ml_platform.errors import IntegrityError
+from ml_platform.errors import IntegrityError, MlPlatformError
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,15 @@ class Problems:
     def waits(self, what: str) -> bool:
         """Whether it failed so recently that it is not tried again yet."""
         return self._monotonic() < self._tries.get(what, (0, 0.0))[1]
+
+    async def note(self, what: str, work: Awaitable[None]) -> None:
+        """Waits for work, and notes whether it failed."""
+        try:
+            await work
+        except (MlPlatformError, TimeoutError) as error:
+            self.failed(what, error)
+        else:
+            self.succeeded(what)
 
     def failed(self, what: str, error: Exception) -> float:
         """It did not work; returns the seconds to wait before the next try."""

@@ -15,7 +15,8 @@ class MemoryEngine:
     def __init__(self) -> None:
         self.held: dict[str, Path] = {}
         self.loads: list[str] = []
-        self.down = False
+        self.down = self.hangs = False
+        self.probes = 0
         self.refuses: set[str] = set()
         self.silent: set[str] = set()
         self.keeps: set[str] = set()
@@ -55,8 +56,9 @@ class MemoryEngine:
         return Generated("yes", 3, 1, 1.0, 0.0, True)
 
     async def healthy(self, **_: float) -> bool:
-        """Whether it is up."""
-        return not self.down
+        """Whether it is up, and no thread in it hangs."""
+        self.probes += 1
+        return not (self.down or self.hangs)
 
     async def close(self) -> None:
         """Nothing to close."""
