@@ -63,17 +63,20 @@ def alive(home: Home, run_id: str) -> Iterator[None]:
 def report_abandoned_runs(instance: DagsterInstance, home: Home) -> list[DagsterRun]:
     """Marks runs whose process has died as failed and frees their places in pools; returns them.
 
-    Without this they would stay "started" for ever and keep later runs of the product waiting.
+    Without this they would stay "started" for ever and keep later runs of the product waiting. A run without a lock in
+    this home is not ours to judge, whatever its tags say: the UI copies them to the run that it starts again.
     """
-    abandoned = [
-        run
-        for run in instance.get_runs(RunsFilter(statuses=UNFINISHED, tags=LAUNCHED_BY))
-        if not _is_locked(_lock(home, run.run_id))
-    ]
-    for run in abandoned:
-        instance.report_run_failed(run, "The process of this run ended without a word. What it finished is kept.")
-        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-        _lock(home, run.run_id).unlink(missing_ok=True)
+    abandoned = []
+    for found in instance.get_runs(RunsFilter(statuses=UNFINISHED, tags=LAUNCHED_BY)):
+        if not _is_let_go(_lock(home, found.run_id)):
+            continue
+        # A run ends before it lets its lock go, and may have ended since the list was read.
+        run = instance.get_run_by_id(found.run_id)
+        if run is not None and run.status in UNFINISHED:
+            instance.report_run_failed(run, "The process of this run ended without a word. What it finished is kept.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            abandoned.append(run)
+        _lock(home, found.run_id).unlink(missing_ok=True)
     return abandoned
 
 
@@ -103,12 +106,11 @@ def _lock(home: Home, run_id: str) -> Path:
     return home.work / "runs" / f"{run_id}.lock"
 
 
-def _is_locked(path: Path) -> bool:
+def _is_let_go(path: Path) -> bool:
+    """Whether there is a lock that nobody holds any more."""
     try:
         with path.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    except (FileNotFoundError, BlockingIOError):
         return False
-    except BlockingIOError:
-        return True
-    return False
+    return True

@@ -14,8 +14,9 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.triggers import Trigger
 from ml_platform.monitoring.triggers import Wait
-from resources.automatic_runs import trigger_tags
+from resources.automatic_runs import PRODUCT, trigger_tags
 from resources.retraining import ask_whether_to_retrain
+from resources.runs import report_abandoned_runs
 from resources.state import home_at
 
 SECONDS_BETWEEN_TICKS = 30
@@ -38,7 +39,11 @@ def retrain_sensor(product: Product, job: UnresolvedAssetJobDefinition) -> Senso
         "for the last complete day, as monitor_policy.yaml says. `mlp freeze` stops it.",
     )
     def retrain(context: SensorEvaluationContext) -> SensorResult | SkipReason:
-        answer = ask_whether_to_retrain(context.instance, home_at(), product, job.name)
+        home = home_at()
+        # The process that ran `mlp run` may have been killed; nothing else would tell for a day.
+        for run in report_abandoned_runs(context.instance, home):
+            context.log.warning(f"run {run.run_id[:8]} of {run.tags.get(PRODUCT)} had died and is marked as failed")
+        answer = ask_whether_to_retrain(context.instance, home, product, job.name)
         if isinstance(answer.decided, Wait):
             return SkipReason(answer.decided.reason)
         trigger = answer.decided.trigger
