@@ -16,7 +16,8 @@ import ml_platform
 from ml_platform.cli.addresses import DAGSTER_PORT, ENGINE_PORT, GATEWAY_PORT, LOOPBACK, MLFLOW_PORT, port_is_free
 from ml_platform.cli.environment import find_checkout
 from ml_platform.contracts.home import Home
-from ml_platform.errors import InvalidInputError
+from ml_platform.contracts.products import load_product, product_folders
+from ml_platform.errors import ContractError, InvalidInputError
 
 State = Literal["ok", "note", "missing"]
 
@@ -45,6 +46,7 @@ def examine_machine(home: Home | None = None) -> list[Finding]:
         *_packages(),
         *_data_packages(),
         *_programs(),
+        *_products(),
         *_state(home or Home.from_environment()),
         *_surroundings(),
     ]
@@ -88,8 +90,8 @@ def _packages() -> Iterator[Finding]:
 def _data_packages() -> Iterator[Finding]:
     """The packages of data-packages.txt; in a wheel without a checkout there is none to look at."""
     try:
-        lines = (find_checkout() / "data-packages.txt").read_text(encoding="utf-8").splitlines()
-    except (InvalidInputError, FileNotFoundError):
+        lines = (_checkout() / "data-packages.txt").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
         return
     for line in lines:
         name, _, version = line.partition("#")[0].strip().partition("==")
@@ -109,6 +111,23 @@ def _programs() -> Iterator[Finding]:
     for name, remedy in programs.items():
         path = shutil.which(name)
         yield _wanted(name, path is not None, path or "not found", remedy)
+
+
+def _products() -> Iterator[Finding]:
+    """Every product, read as its chain reads it: a folder with a mistake has no chain."""
+    remedy = "Correct what it names, and reload the code location."
+    try:
+        folders = product_folders(_checkout() / "products")
+    except ContractError as error:
+        yield Finding("products", "missing", str(error), remedy)
+        return
+    for name, folder in folders.items():
+        try:
+            load_product(folder)
+        except ContractError as error:
+            yield Finding(f"product {name}", "missing", str(error), remedy)
+        else:
+            yield Finding(f"product {name}", "ok", str(folder))
 
 
 def _state(home: Home) -> Iterator[Finding]:
@@ -140,6 +159,14 @@ def _surroundings() -> Iterator[Finding]:
     policy = os.environ.get("OMP_WAIT_POLICY", "")
     remedy = "export OMP_WAIT_POLICY=PASSIVE: spinning threads make a busy machine 10 to 30 times slower."
     yield _wanted("OMP_WAIT_POLICY", policy.upper() == "PASSIVE", policy or "not set", remedy)
+
+
+def _checkout() -> Path:
+    """The checkout, or the working directory where there is none."""
+    try:
+        return find_checkout()
+    except InvalidInputError:
+        return Path()
 
 
 def _needed(what: str, fine: bool, found: str, remedy: str) -> Finding:

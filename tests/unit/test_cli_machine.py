@@ -54,6 +54,25 @@ def test_what_is_missing_is_named_with_how_to_get_it(tmp_path: Path, monkeypatch
     assert "ML_PLATFORM_HOME" in found["free disk"][2]
 
 
+@pytest.mark.usefixtures("in_the_checkout")
+def test_a_product_that_cannot_be_read_is_told_in_the_words_of_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert states(Home(tmp_path))["product flight_assistant"][0] == "ok"
+    broken = tmp_path / "flights"
+    broken.mkdir()
+    whole = (ROOT / "products" / "flight_assistant" / "product.yaml").read_text()
+    (broken / "product.yaml").write_text(whole.replace("owner:", "ownr:"))
+    monkeypatch.setenv("ML_PLATFORM_PRODUCTS", str(tmp_path))
+    found = states(Home(tmp_path))
+    assert found["product flights"][0] == "missing"
+    assert f"{broken}/product.yaml: unknown key 'ownr': did you mean 'owner'?" in found["product flights"][1]
+    assert found["product flight_assistant"][0] == "ok"
+    monkeypatch.setenv("ML_PLATFORM_PRODUCTS", str(tmp_path / "nowhere"))
+    state, said, _ = states(Home(tmp_path))["products"]
+    assert (state, "nowhere, which is no folder" in said) == ("missing", True)
+
+
 def test_a_home_that_cannot_be_written_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
