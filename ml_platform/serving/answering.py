@@ -109,13 +109,16 @@ class Answerer:
                 reply = self._made(journey, rung.route, rung.loaded, draft)
             except ReleaseFailureError as failure:
                 journey.leave(rung, failure)
-                if failure.blamed:
-                    self.breakers.record(rung.loaded, failed=True, probe=probe, now=self._monotonic())
+                failed = True if failure.blamed else None
+                self.breakers.record(rung.loaded, failed=failed, probe=probe, now=self._monotonic())
                 if failure.hopeless:
                     break
                 continue
-            if draft.asked_model:
-                self.breakers.record(rung.loaded, failed=False, probe=probe, now=self._monotonic())
+            except InvalidInputError:
+                self.breakers.record(rung.loaded, failed=None, probe=probe, now=self._monotonic())
+                raise
+            failed = False if draft.asked_model else None
+            self.breakers.record(rung.loaded, failed=failed, probe=probe, now=self._monotonic())
             return reply
         taken = journey.route
         assert taken is not None  # noqa: S101 - the loop above has asked for a route

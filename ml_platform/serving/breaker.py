@@ -17,7 +17,7 @@ class BreakerRule:
     It opens at `min_count` or more outcomes in the window of which more than `error_rate` failed. The window is
     counted in `slices` pieces, so that a million outcomes take no more memory than ten. After `open_seconds` it
     lets `probes` requests through at a time, and closes when that many in a row have succeeded. A probe whose
-    outcome never comes (the client hung up) frees its place after `open_seconds`.
+    outcome never comes (the client hung up) frees its place after `open_seconds`, one that tells nothing at once.
     """
 
     error_rate: float = 0.05
@@ -124,6 +124,11 @@ def record_outcome(breaker: Breaker, *, failed: bool, now: float, probe: bool = 
     )
     # Only a failure opens: a success must never be what takes a release away.
     return _opened(counted, now) if tripped and failed else counted
+
+
+def give_back(breaker: Breaker) -> Breaker:
+    """The breaker after a probe that ended without a word on the release: the next one may have its place."""
+    return replace(breaker, out=breaker.out[1:]) if breaker.phase is BreakerPhase.HALF_OPEN else breaker
 
 
 def _after_probe(breaker: Breaker, *, failed: bool, now: float) -> Breaker:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ml_platform.serving.breaker import Breaker, BreakerPhase, admit, admits, phase_at, record_outcome
+from ml_platform.serving.breaker import Breaker, BreakerPhase, admit, admits, give_back, phase_at, record_outcome
 from ml_platform.serving.deployment import Deployment, Deployments
 from ml_platform.serving.loaded import LoadedRelease
 
@@ -27,10 +27,15 @@ class Breakers:
         self._breakers[loaded.release_id] = admission.breaker
         return admission.probe if admission.admitted else None
 
-    def record(self, loaded: LoadedRelease, *, failed: bool, probe: bool, now: float) -> None:
-        """Takes note of how one request ended."""
+    def record(self, loaded: LoadedRelease, *, failed: bool | None, probe: bool, now: float) -> None:
+        """Takes note of how one request ended; None: in a way that says nothing of the release."""
         breaker = self._of(loaded)
-        self._breakers[loaded.release_id] = record_outcome(breaker, failed=failed, now=now, probe=probe)
+        if failed is not None:
+            breaker = record_outcome(breaker, failed=failed, now=now, probe=probe)
+        elif probe:
+            # Otherwise those who ask what no model answers could keep all places, and with them the breaker open.
+            breaker = give_back(breaker)
+        self._breakers[loaded.release_id] = breaker
 
     def phases(self, now: float) -> Mapping[str, BreakerPhase]:
         """The phase of each breaker that has seen a request, by release, as the next request meets it."""

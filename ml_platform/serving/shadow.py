@@ -84,11 +84,12 @@ class Shadow:
         except ReleaseFailureError as failure:
             errors, blamed = (failure.recorded(loaded.release_id),), failure.blamed
         except MlPlatformError:
+            self._breakers.record(loaded, failed=None, probe=probe, now=self._monotonic())
             return
         except Exception as error:  # noqa: BLE001 - a copy must never be heard of by the one who asked
             errors = (RecordedError(kind="internal_error", message=type(error).__name__),)
-        if attempt.draft.asked_model and blamed:
-            self._breakers.record(loaded, failed=bool(errors), probe=probe, now=self._monotonic())
+        failed = bool(errors) if attempt.draft.asked_model and blamed else None
+        self._breakers.record(loaded, failed=failed, probe=probe, now=self._monotonic())
         record = self._records.record(
             copy,
             route,

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ml_platform.serving.breaker import Breaker, BreakerPhase, BreakerRule, admit, admits, phase_at, record_outcome
+from ml_platform.serving.breaker import (
+    Breaker,
+    BreakerPhase,
+    BreakerRule,
+    admit,
+    admits,
+    give_back,
+    phase_at,
+    record_outcome,
+)
 
 RULE = BreakerRule()
 
@@ -98,6 +107,18 @@ def test_a_probe_that_never_comes_back_frees_its_place() -> None:
     assert admits(breaker, 20.0 + RULE.open_seconds)
 
 
+def test_a_probe_that_tells_nothing_gives_its_place_to_the_next() -> None:
+    breaker = opened()
+    for _ in range(RULE.probes):
+        breaker = admit(breaker, 20.0).breaker
+    assert not admits(breaker, 20.0)
+    breaker = give_back(breaker)
+    assert admits(breaker, 20.0)
+    assert (breaker.phase, breaker.succeeded) == (BreakerPhase.HALF_OPEN, 0)
+    assert give_back(opened()) == opened()
+    assert give_back(Breaker()) == Breaker()
+
+
 def test_requests_from_before_it_opened_neither_close_nor_reopen_it() -> None:
     breaker = admit(opened(), 20.0).breaker
     late = fed(breaker, "x" * 50 + "." * 50, start=20.0, step=0.0)
@@ -172,10 +193,13 @@ class Life(RuleBasedStateMachine):
             assert admission.probe == (self.breaker.phase is BreakerPhase.HALF_OPEN)
 
     @precondition(lambda self: bool(self.seen.under_way))
-    @rule(failed=st.booleans())
-    def a_request_ends(self, failed: bool) -> None:
+    @rule(failed=st.none() | st.booleans())
+    def a_request_ends(self, failed: bool | None) -> None:
         probe = self.seen.under_way.pop(0)
         before = self.breaker
+        if failed is None:
+            self.breaker = give_back(before) if probe else before
+            return
         self.breaker = record_outcome(before, failed=failed, now=self.seen.now, probe=probe)
         if before.phase is not BreakerPhase.OPEN and self.breaker.phase is BreakerPhase.OPEN:
             assert failed
