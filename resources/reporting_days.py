@@ -1,5 +1,6 @@
 """Which day's reports are due: the last complete one of the product's time, once, and never two at a time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -17,7 +18,7 @@ STARTED_FOR_REPORTS = {"ml_platform/launched_by": "reports"}
 REPORTS = ("quality_report", "drift_report")
 ATTEMPTS = 3
 FIRST_PAUSE = timedelta(minutes=5)
-"""After a run that failed; twice as long after the second."""
+"""After a run that failed or was cancelled; twice as long after the second that failed."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,24 @@ def ask_what_to_report(
     if unfinished:
         return f"Run {unfinished[0].run_id[:8]} ({unfinished[0].status.value.lower()}) makes reports."
     tried = instance.get_run_records(
-        RunsFilter(job_name=job, statuses=FINISHED_STATUSES, tags={"dagster/partition": day.isoformat()}),
-        limit=ATTEMPTS,
+        RunsFilter(job_name=job, statuses=FINISHED_STATUSES, tags={"dagster/partition": day.isoformat()})
     )
-    return _again(day, [one for one in tried if one.dagster_run.status is not DagsterRunStatus.CANCELED], clock())
+    return _again(day, tried, clock())
 
 
 def _today(home: Home, product: Product, replay: Replay, clock: Clock) -> date:
     return last_complete_day(time_of(home, product, replay, clock))
 
 
-def _again(day: date, tried: list[RunRecord], now: datetime) -> Due | str:
-    """The next attempt for a day, once the pause after the last one is over; `tried` has the newest first."""
-    if len(tried) >= ATTEMPTS:
-        return f"The reports of {day} failed {len(tried)} times: see run {tried[0].dagster_run.run_id[:8]}."
-    if tried and now < (until := tried[0].update_timestamp + FIRST_PAUSE * 2 ** (len(tried) - 1)):
-        return f"The reports of {day} failed: the next attempt is at {until:%H:%M:%S} UTC."
+def _again(day: date, tried: Sequence[RunRecord], now: datetime) -> Due | str:
+    """The next attempt for a day, once the pause after the last one is over; `tried` has the newest first.
+
+    A run that somebody cancelled is no failure, but has its number: Dagster never starts a second run of one number.
+    """
+    failed = [one for one in tried if one.dagster_run.status is not DagsterRunStatus.CANCELED]
+    if len(failed) >= ATTEMPTS:
+        return f"The reports of {day} failed {len(failed)} times: see run {failed[0].dagster_run.run_id[:8]}."
+    if tried and now < (until := tried[0].update_timestamp + FIRST_PAUSE * 2 ** max(0, len(failed) - 1)):
+        ended = "were cancelled" if tried[0].dagster_run.status is DagsterRunStatus.CANCELED else "failed"
+        return f"The reports of {day} {ended}: the next attempt is at {until:%H:%M:%S} UTC."
     return Due(day, len(tried) + 1)

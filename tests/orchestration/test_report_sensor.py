@@ -87,6 +87,33 @@ def test_a_day_that_fails_is_tried_three_times_with_pauses_and_a_new_day_begins_
     assert "makes reports" in str(ask(1000))
 
 
+def test_a_cancelled_run_is_no_failure_and_the_next_one_has_a_number_of_its_own(
+    ask: Ask, watched: Watched, defs: Definitions, instance: DagsterInstance
+) -> None:
+    """Dagster starts nothing for a run key that it has seen, so a number used twice would be the last one."""
+    watched.serve(watched.candidate(0))
+    publish_as_of(watched.home, watched.product, midnight(3))
+    job = defs.resolve_job_def(monitoring_job_name(watched.product))
+
+    def run(status: DagsterRunStatus) -> None:
+        instance.create_run_for_job(job, status=status, tags={"dagster/partition": day(3).isoformat()})
+
+    run(DagsterRunStatus.CANCELED)
+    assert "were cancelled: the next attempt is at" in str(ask(4))
+    assert ask(6) == Due(day(3), 2)
+    for _ in range(3):
+        run(DagsterRunStatus.CANCELED)
+    assert ask(6) == Due(day(3), 5)
+    run(DagsterRunStatus.FAILURE)
+    run(DagsterRunStatus.CANCELED)
+    run(DagsterRunStatus.FAILURE)
+    assert "failed: the next attempt is at" in str(ask(9))
+    assert ask(11) == Due(day(3), 8)
+    run(DagsterRunStatus.FAILURE)
+    run(DagsterRunStatus.CANCELED)
+    assert "failed 3 times" in str(ask(1000))
+
+
 def test_the_sensor_asks_for_the_job_of_reports_with_its_place_in_the_queue(
     watched: Watched, defs: Definitions, instance: DagsterInstance
 ) -> None:
