@@ -106,10 +106,9 @@ class Product:
         return found  # type: ignore[no-any-return]
 
     def file_digests(self) -> dict[str, str]:
-        """SHA-256 of every Python file of the product, by path below the folder."""
-        return {
-            path.relative_to(self.folder).as_posix(): file_sha256(path) for path in sorted(self.folder.rglob("*.py"))
-        }
+        """SHA-256 of every Python file of the product, by path below the folder; links to nothing are no files."""
+        files = (path for path in sorted(self.folder.rglob("*.py")) if path.is_file())
+        return {path.relative_to(self.folder).as_posix(): file_sha256(path) for path in files}
 
 
 def _imported(path: Path, name: str) -> ModuleType:

@@ -177,6 +177,15 @@ def test_a_broken_product_shows_its_error_and_takes_no_other_down(
     assert not result.success
 
 
+def test_the_lock_of_an_editor_beside_a_hook_takes_no_product_down(tmp_path: Path, tiny_product: Path) -> None:
+    """Emacs keeps one as a link to nothing for as long as the file is edited."""
+    folder = shutil.copytree(tiny_product, tmp_path / tiny_product.name)
+    (folder / ".#facts.py").symlink_to("ann@desk.4711:1766000000")
+    (folder / "facts.py").mkdir()
+    graph = platform_definitions([folder]).resolve_asset_graph()
+    assert {AssetKey(["parcel_desk", name]) for name in CHAIN} <= graph.get_all_asset_keys()
+
+
 @pytest.mark.parametrize(
     ("owner", "shown"),
     [
