@@ -1,11 +1,13 @@
 """What must hold: promotion and action policies, with no defaults for any threshold."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ml_platform.contracts.base import Contract, Finite, Name, SemanticVersion, Share
+from ml_platform.contracts.base import Contract, Finite, GrowingContract, Name, SemanticVersion, Share
+from ml_platform.contracts.example import FactValue
 
 MANDATORY_GATES = frozenset(
     {"schema_valid", "no_leakage", "not_worse_than_production", "cost_within_budget", "latency_within_budget"}
@@ -157,7 +159,7 @@ class FactRule(Contract):
             raise ValueError(f"the rule on '{self.fact}' needs exactly one of at_least and at_most")
         return self
 
-    def holds(self, facts: dict[str, object]) -> bool:
+    def holds(self, facts: Mapping[str, object]) -> bool:
         """Whether the rule is true of these facts; a missing fact makes it false."""
         value = facts.get(self.fact)
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -174,15 +176,35 @@ class ActionLevel(Contract):
     any: Annotated[tuple[FactRule, ...], Field(min_length=1)]
 
 
-class ActionPolicy(Contract):
-    """How facts become the level that the answer must carry: the first level that applies."""
+class ActionPolicy(GrowingContract):
+    """How facts become the level that the answer must carry: the first level that applies.
+
+    `shown_as` names the fact by which the model is told the level, in training as in serving. Without it the model has
+    to learn the rules from examples.
+    """
+
+    came_later: ClassVar[tuple[str, ...]] = ("shown_as",)
 
     version: SemanticVersion
     field: Name
     levels: Annotated[tuple[ActionLevel, ...], Field(min_length=1)]
     otherwise: Name
+    shown_as: Name | None = None
 
-    def level(self, facts: dict[str, object]) -> str:
+    @model_validator(mode="after")
+    def _shown_beside_what_it_follows(self) -> Self:
+        if self.shown_as in {rule.fact for level in self.levels for rule in level.any}:
+            raise ValueError(f"shown_as '{self.shown_as}' is a fact that the levels follow from: give it another name")
+        return self
+
+    def show(self, facts: Mapping[str, FactValue]) -> dict[str, FactValue]:
+        """The facts as the model is shown them: last among them their level, where `shown_as` names it."""
+        if self.shown_as is None:
+            return dict(facts)
+        told = {name: value for name, value in facts.items() if name != self.shown_as}
+        return told | {self.shown_as: self.level(told)}
+
+    def level(self, facts: Mapping[str, object]) -> str:
         """The level of these facts: the first whose any rule holds, else `otherwise`."""
         for level in self.levels:
             if any(rule.holds(facts) for rule in level.any):

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ml_platform.contracts.example import FactValue
+from ml_platform.contracts.policy import ActionPolicy
 from ml_platform.contracts.provenance import Entity, FeaturesRead, Scalar
 from ml_platform.contracts.serving import ServingContent, ServingTime
 from ml_platform.errors import InvalidInputError, UnknownEntityError
@@ -61,7 +62,10 @@ class _Stored:
 
 
 class FactsSource:
-    """The facts of one release; `kinds` are the personal data that are taken out of what requests bring."""
+    """The facts of one release; `kinds` are the personal data that are taken out of what requests bring.
+
+    `policy` is the release's own action policy, which may tell the model the level of the facts.
+    """
 
     def __init__(
         self,
@@ -70,9 +74,11 @@ class FactsSource:
         hook: FactsHook | None,
         *,
         kinds: tuple[str, ...] = (),
+        policy: ActionPolicy | None = None,
         threads: CallThreads | None = None,
     ) -> None:
         self._content, self._reader, self._hook, self._kinds = content, reader, hook, kinds
+        self._policy = policy
         self._threads = threads or CallThreads("feature-store")
         self._complain_at = 0.0
         spec = content.spec
@@ -191,6 +197,10 @@ class FactsSource:
         )
 
     def _facts(self, row: dict[str, Any]) -> dict[str, FactValue]:
+        facts = self._found(row)
+        return facts if self._policy is None else self._policy.show(facts)
+
+    def _found(self, row: dict[str, Any]) -> dict[str, FactValue]:
         if self._hook is None:
             return {name: _fact(row.get(name)) for name in self._content.facts}
         try:

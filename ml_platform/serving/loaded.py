@@ -74,7 +74,13 @@ class ReleaseLoader:
         """
         serving, spec = admitted.serving, admitted.serving.spec
         hook = load_hook(spec.facts, serving.sources, admitted.release_id) if spec.facts else None
-        facts = FactsSource(serving, self._reader(admitted), hook, kinds=admitted.guardrails.redact)
+        facts = FactsSource(
+            serving,
+            self._reader(admitted),
+            hook,
+            kinds=admitted.guardrails.redact,
+            policy=admitted.action_policy,
+        )
         loaded = self.assemble(admitted, facts)
         problem = await facts.open(timeout_seconds=OPENING_SECONDS)
         if problem:

@@ -42,6 +42,7 @@ def test_served_facts_of_real_flights_equal_those_of_training(tmp_path: Path) ->
         loaded = await load(product, definitions, home)
         known = await loaded.facts.find({"flight_id": trained.entity}, timeout_seconds=30.0)
         assert list(known.facts.items()) == list(trained.facts.items())
+        assert list(known.facts)[-1] == "level"
         assert known.features is not None
         assert all(seen is None or seen <= at for seen in known.features.event_at.values())
         with pytest.raises(UnknownEntityError, match="'flight' holds no row for the flight_id"):

@@ -134,3 +134,36 @@ def test_a_fact_that_is_missing_or_no_number_makes_no_rule_true(facts: dict[str,
         where="actions.yaml",
     )
     assert found.level(facts) == "some"
+
+
+TOLD = {
+    "version": "1.0.0",
+    "field": "risk",
+    "levels": [{"level": "high", "any": [{"fact": "delay", "at_least": 30}]}],
+    "otherwise": "low",
+}
+
+
+def test_the_level_is_told_last_among_the_facts_and_only_where_the_policy_names_a_fact_for_it() -> None:
+    facts = {"delay": 40, "to": "MIA"}
+    assert ActionPolicy.parse(TOLD, where="actions.yaml").show(facts) == facts
+    told = ActionPolicy.parse(TOLD | {"shown_as": "level"}, where="actions.yaml")
+    assert list(told.show(facts).items()) == [("delay", 40), ("to", "MIA"), ("level", "high")]
+    assert facts == {"delay": 40, "to": "MIA"}
+
+
+def test_a_level_that_facts_bring_along_is_the_policy_s_own_or_none() -> None:
+    told = ActionPolicy.parse(TOLD | {"shown_as": "level"}, where="actions.yaml")
+    assert told.show({"level": "high", "delay": 1}) == {"delay": 1, "level": "low"}
+
+
+def test_a_policy_that_shows_no_level_keeps_the_digest_that_it_had_before_it_could() -> None:
+    without, said = (ActionPolicy.parse(one, where="actions.yaml") for one in (TOLD, TOLD | {"shown_as": None}))
+    assert without.sha256 == said.sha256
+    assert "shown_as" not in without.model_dump(mode="json")
+    assert ActionPolicy.parse(TOLD | {"shown_as": "level"}, where="actions.yaml").sha256 != without.sha256
+
+
+def test_a_level_cannot_be_shown_as_a_fact_that_it_follows_from() -> None:
+    with pytest.raises(ContractError, match="shown_as 'delay' is a fact that the levels follow from"):
+        ActionPolicy.parse(TOLD | {"shown_as": "delay"}, where="actions.yaml")

@@ -1,7 +1,7 @@
 """Golden sets: questions that are never trained on, from a file of the product or a public corpus."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,15 @@ def _load(product: Product, name: str, spec: GoldenSpec) -> list[Example]:
         found = _run_hook(product, where, spec.hook or "")
     if not found:
         raise SourceDataError(f"{where}: holds no examples. A golden set needs at least one.")
-    return sound_examples(found, product.spec.evaluation, where)
+    return sound_examples(as_shown(product, found), product.spec.evaluation, where)
+
+
+def as_shown(product: Product, examples: Iterable[Example]) -> list[Example]:
+    """The examples with their facts as the product's action policy shows them to the model, here as in serving."""
+    policy = product.action_policy
+    if policy is None or policy.shown_as is None:
+        return list(examples)
+    return [one.model_copy(update={"facts": policy.show(one.facts)}) for one in examples]
 
 
 def _run_hook(product: Product, where: str, reference: str) -> list[Example]:

@@ -14,7 +14,7 @@ from ml_platform.contracts.products import Product
 from ml_platform.contracts.progress import Progress, Reporter, silent
 from ml_platform.errors import SourceDataError
 from ml_platform.families.lora.examples import Drawn, ExamplesContext, Join, draw_examples
-from ml_platform.families.lora.golden import Golden, golden_sha256, load_golden_sets, read_examples
+from ml_platform.families.lora.golden import Golden, as_shown, golden_sha256, load_golden_sets, read_examples
 from ml_platform.families.lora.soundness import sound_examples
 from ml_platform.families.lora.taught import is_taught, set_aside_rows, with_taught
 from ml_platform.lineage.artifacts import Artifact, ArtifactStore
@@ -44,7 +44,8 @@ def make_training_set(
 
     def build(folder: Path) -> dict[str, Any]:
         report(Progress(STAGE, 0.1, "making examples"))
-        drawn = _admitted(context, draw_examples(context), golden)
+        found = draw_examples(context)
+        drawn = _admitted(context, Drawn(as_shown(product, found.examples), found.left_out), golden)
         report(Progress(STAGE, 0.6, f"checking {len(drawn.examples)} examples"))
         sound = sound_examples(drawn.examples, spec.evaluation, product.name)
         splits = split_examples([one for one in sound if one.origin is None], spec.examples.splits)
