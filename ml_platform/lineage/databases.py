@@ -1,12 +1,30 @@
-"""Databases: what all of our stores say when one does not answer."""
+"""Databases: how long all of our stores wait for one that does not answer, and what they say then."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from ml_platform.errors import BusyError, StorageError
+
+SILENCE = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+"""What libpq makes of a PostgreSQL that says nothing: seconds to connect, milliseconds for what is not acknowledged,
+and seconds after which, and between which, an idle one is asked whether it is there. Otherwise it waits for hours."""
+
+
+def postgres_engine(url: URL, **given: Any) -> Engine:
+    """An engine on a PostgreSQL, which gives up one that is silent; what the URL says of that itself counts."""
+    silence = {name: value for name, value in SILENCE.items() if name not in url.query}
+    return create_engine(url.set(drivername="postgresql+psycopg"), connect_args=silence, **given)
 
 
 def shown(url: str | URL) -> str:

@@ -26,7 +26,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from ml_platform.errors import ContractError
-from ml_platform.lineage.databases import shown
+from ml_platform.lineage.databases import postgres_engine, shown
 
 BUSY_TIMEOUT_MS = 30_000
 SCHEMA_LOCK = 7_410_220_131
@@ -84,7 +84,7 @@ def open_engine(url: str, *, keep_connections: bool = False) -> Engine:
     if parsed.get_backend_name() == "postgresql":
         kept: dict[str, Any] = {"pool_size": 4, "max_overflow": 8, "pool_pre_ping": True}
         pool = kept if keep_connections else {"poolclass": NullPool}
-        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), **pool)
+        engine = postgres_engine(parsed, **pool)
         with engine.begin() as connection:
             if read_version(connection) != SCHEMA_VERSION:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})

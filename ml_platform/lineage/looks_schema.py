@@ -24,7 +24,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from ml_platform.errors import ContractError
-from ml_platform.lineage.databases import shown
+from ml_platform.lineage.databases import postgres_engine, shown
 
 BUSY_TIMEOUT_S = 5.0
 SCHEMA_LOCK = 7_410_220_133
@@ -65,7 +65,7 @@ def open_looks(url: str) -> Engine:
             f"monitoring URL '{url}': cannot be read. Expected sqlite:///PATH or postgresql://…"
         ) from None
     if parsed.get_backend_name() == "postgresql":
-        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        engine = postgres_engine(parsed, pool_pre_ping=True)
         with engine.begin() as connection:
             connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
             metadata.create_all(connection)

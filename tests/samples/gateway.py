@@ -23,7 +23,8 @@ from ml_platform.serving.gateway.access import Access, Scope, grant, read_keys
 from ml_platform.serving.gateway.app import Gateway
 from ml_platform.serving.gateway.doorway import Doorway
 from ml_platform.serving.gateway.endpoints import Backstage, Endpoints, Readiness
-from ml_platform.serving.gateway.metrics import GatewayMetrics, metrics_page
+from ml_platform.serving.gateway.measuring import Figures
+from ml_platform.serving.gateway.metrics import GatewayMetrics
 from ml_platform.serving.gateway.openapi import openapi_bytes
 from ml_platform.serving.gateway.rates import Rate, RateTable, new_table_file
 from ml_platform.serving.gateway.server import GatewayServer, bind
@@ -95,9 +96,13 @@ class Running:
 
 @contextmanager
 def running_gateway(
-    folder: Path, before: Before | None = None, access_every_s: float = 0.0, **settings: Any
+    folder: Path,
+    before: Before | None = None,
+    access_every_s: float = 0.0,
+    store_url: str | None = None,
+    **settings: Any,
 ) -> Iterator[Running]:
-    """A gateway in a thread of this process; it drains at the end of the block."""
+    """A gateway in a thread of this process; it drains at the end of the block. Its store is the home's, or another."""
     home = Home(folder)
     home.keys.mkdir(parents=True, exist_ok=True)
     told = GatewaySettings(port=0, **settings)
@@ -109,7 +114,7 @@ def running_gateway(
     metrics = GatewayMetrics(registry)
     deployments = Deployments()
     deployments.swap(Deployment(RoutingTable(PRODUCT, 7, "a" * 64)))
-    store = ProvenanceStore(home.provenance_url)
+    store = ProvenanceStore(store_url or home.provenance_url)
     table = RateTable(new_table_file())
     backstage = Backstage(
         answerer=answerer,
@@ -120,7 +125,7 @@ def running_gateway(
         find=lambda response_id: trace(response_id, store, home.provenance_log),
         readiness=lambda: Readiness(ready=True, products={PRODUCT: {"epoch": 7}}),
         expected=lambda: (),
-        page=lambda: metrics_page(registry, many_processes=False),
+        page=Figures(registry, metrics, home, store).page,
         document=openapi_bytes(),
         replied=metrics.answered,
     )

@@ -26,7 +26,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ml_platform.errors import ContractError, RefusedError
-from ml_platform.lineage.databases import shown
+from ml_platform.lineage.databases import postgres_engine, shown
 
 BUSY_TIMEOUT_S = 30.0
 SCHEMA_LOCK = 7_410_220_132
@@ -119,7 +119,7 @@ def open_store(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
         return _open_sqlite(parsed, Path(str(parsed.database)))
     if parsed.get_backend_name() == "postgresql":
-        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        engine = postgres_engine(parsed, pool_pre_ping=True)
         with _disposed_on_failure(engine), engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
             _make_tables(connection)

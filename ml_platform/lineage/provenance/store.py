@@ -67,8 +67,9 @@ class ProvenanceStore:
         return f"provenance store {shown(self.url)}"
 
     def close(self) -> None:
-        """Lets go of the connections."""
-        self._engine.dispose()
+        """Lets go of the connections; a store that was never opened is not opened for that."""
+        if "_engine" in self.__dict__:
+            self._engine.dispose()
 
     def find(self, response_id: str) -> ProvenanceRecord | None:
         """The record of a response, None where the store has none (yet)."""

@@ -3,13 +3,13 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Container
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from ml_platform.contracts.provenance import Feedback
-from ml_platform.errors import NotServingError
+from ml_platform.errors import NotServingError, StorageError
 from ml_platform.lineage.provenance.recorder import Recorder
 from ml_platform.lineage.provenance.store import Answered
 from ml_platform.serving.deadline import HEADER as DEADLINE
@@ -25,12 +25,15 @@ from ml_platform.serving.gateway.replying import send_reply
 from ml_platform.serving.gateway.saying import Sent, SentFeedback, SentOutcome, read_said
 from ml_platform.serving.gateway.settings import GatewaySettings
 from ml_platform.serving.question import Question, Reply
+from ml_platform.serving.threads import CallThreads
 
 PAGE = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 FORWARDED = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip")
 """Headers of a proxy, behind which everybody comes from loopback."""
 THIS_MACHINE = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?", re.IGNORECASE)
 """What somebody on this machine calls it; a proxy that adds no header often passes on the name that it was asked by."""
+FIND_SECONDS = 8.0
+"""Longer than a store may take to connect: the log is looked through where it cannot."""
 
 
 class Answering(Protocol):
@@ -51,7 +54,7 @@ class Readiness:
 
 @dataclass(frozen=True)
 class Backstage:
-    """What endpoints work with. `find` looks up an answer, `page` makes the metrics: both block, so in a thread.
+    """What endpoints work with. `find` looks up an answer and blocks, so in a thread; `page` makes the metrics.
 
     `expected` are the products that should serve here, even if they cannot yet.
     """
@@ -64,7 +67,7 @@ class Backstage:
     find: Callable[[str], Answered | None]
     readiness: Callable[[], Readiness]
     expected: Callable[[], Container[str]]
-    page: Callable[[], bytes]
+    page: Callable[[], Awaitable[bytes]]
     document: bytes
     replied: Callable[[Reply], None]
 
@@ -74,6 +77,7 @@ class Endpoints:
 
     def __init__(self, backstage: Backstage) -> None:
         self._back = backstage
+        self._finding = CallThreads("store of answers", threads=4, stuck_seconds=2.0)
         self._limits = (backstage.settings.body_bytes, backstage.settings.body_seconds)
 
     def routes(self) -> Routes:
@@ -117,7 +121,11 @@ class Endpoints:
         """Shows what produced an answer and what was said of it; to operators, for it holds what others asked."""
         key = self._back.door.enter(exchange, Scope.OPERATE)
         response_id = exchange.scope["path"].rpartition("/")[2]
-        found = require_answer(await asyncio.to_thread(self._back.find, response_id), key)
+        try:
+            answer = await self._finding.call(lambda: self._back.find(response_id), timeout_seconds=FIND_SECONDS)
+        except TimeoutError:
+            raise StorageError(f"the store of answers did not answer within {FIND_SECONDS:g} s.") from None
+        found = require_answer(answer, key)
         parts = b",".join(
             b'"%s":[%s]' % (name, b",".join(one.log_bytes() for one in said))
             for name, said in ((b"feedback", found.feedback), (b"outcomes", found.outcomes))
@@ -159,7 +167,7 @@ class Endpoints:
         """Shows the figures for Prometheus, on loopback and to operators."""
         if not self._inside(exchange):
             self._back.door.enter(exchange, Scope.OPERATE)
-        await exchange.respond(200, await asyncio.to_thread(self._back.page), [PAGE])
+        await exchange.respond(200, await self._back.page(), [PAGE])
 
     async def openapi(self, exchange: Exchange) -> None:
         """Describes all of this."""

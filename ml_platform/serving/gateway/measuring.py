@@ -4,23 +4,28 @@ import asyncio
 import os
 import time
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
 from ml_platform.contracts.home import Home
-from ml_platform.errors import MlPlatformError
+from ml_platform.errors import BusyError, MlPlatformError, OperationError
 from ml_platform.lineage.provenance.segments import segments_in
 from ml_platform.lineage.provenance.store import ProvenanceStore
 from ml_platform.serving.breaker import BreakerPhase
 from ml_platform.serving.deployment import Deployment
 from ml_platform.serving.gateway.metrics import GatewayMetrics, WorkerState, metrics_page
+from ml_platform.serving.threads import CallThreads
 
 if TYPE_CHECKING:
     from ml_platform.serving.gateway.wiring import Worker
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 STATE_SECONDS = 1.0
+STORE_SECONDS = 2.0
+PAGE_SECONDS = 5.0
+"""Both together stay below the 10 s that Prometheus waits for a page."""
 OPEN = {BreakerPhase.CLOSED: 0.0, BreakerPhase.HALF_OPEN: 0.5, BreakerPhase.OPEN: 1.0}
 
 
@@ -35,25 +40,50 @@ async def keep_measuring(worker: "Worker") -> None:
         await asyncio.sleep(STATE_SECONDS)
 
 
-def figures_page(registry: CollectorRegistry, metrics: GatewayMetrics, home: Home, store: ProvenanceStore) -> bytes:
-    """The page of figures, with what waits in the log as it is now; blocks for the store."""
+class Figures:
+    """The page of figures of one worker, which comes in time whatever hangs: then nothing is known to be shipped."""
+
+    def __init__(
+        self, registry: CollectorRegistry, metrics: GatewayMetrics, home: Home, store: ProvenanceStore
+    ) -> None:
+        self._registry, self._metrics, self._home, self._store = registry, metrics, home, store
+        self._asking = CallThreads("answer store", threads=1)
+        # Of their own: a page must not wait for calls that the store keeps.
+        self._making = CallThreads("figures", threads=2)
+
+    async def page(self) -> bytes:
+        """The page, with what waits in the log as it is now. Raises OperationError when this machine's files hang."""
+        try:
+            ask = partial(waiting_bytes, self._home, self._store)
+            waiting: int | None = await self._asking.call(ask, timeout_seconds=STORE_SECONDS)
+        except (BusyError, TimeoutError):
+            waiting = None
+        try:
+            return await self._making.call(partial(self._make, waiting), timeout_seconds=PAGE_SECONDS)
+        except TimeoutError:
+            raise OperationError(f"{self._home.work}: its figures were not read in {PAGE_SECONDS:g} s.") from None
+
+    def _make(self, waiting: int | None) -> bytes:
+        self._metrics.pending(waiting_bytes(self._home, None) if waiting is None else waiting)
+        return metrics_page(self._registry, many_processes=MULTIPROCESS in os.environ)
+
+
+def waiting_bytes(home: Home, store: ProvenanceStore | None) -> int:
+    """How much of the log is not in the store; all of it without one, and from where one does not answer."""
     waiting = 0
     for path in segments_in(home.provenance_log):
         try:
             size = path.stat().st_size
         except FileNotFoundError:
             continue
-        waiting += max(0, size - _shipped(store, path.name))
-    metrics.pending(waiting)
-    return metrics_page(registry, many_processes=MULTIPROCESS in os.environ)
-
-
-def _shipped(store: ProvenanceStore, segment: str) -> int:
-    """How much of a segment is in the store; with the store down, none is known to be."""
-    try:
-        return store.shipped_until(segment)
-    except MlPlatformError:
-        return 0
+        shipped = 0
+        if store is not None:
+            try:
+                shipped = store.shipped_until(path.name)
+            except MlPlatformError:
+                store = None  # it is not asked for each segment again
+        waiting += max(0, size - shipped)
+    return waiting
 
 
 def _look_for_features(deployment: Deployment, found: dict[str, tuple[datetime, float]]) -> None:

@@ -38,7 +38,7 @@ from ml_platform.serving.gateway.console.sessions import Sessions, console_secre
 from ml_platform.serving.gateway.doorway import Doorway
 from ml_platform.serving.gateway.endpoints import Backstage, Endpoints, Readiness
 from ml_platform.serving.gateway.logs import log_answer
-from ml_platform.serving.gateway.measuring import figures_page
+from ml_platform.serving.gateway.measuring import Figures
 from ml_platform.serving.gateway.metrics import GatewayMetrics
 from ml_platform.serving.gateway.openapi import openapi_bytes
 from ml_platform.serving.gateway.rates import Rate, RateTable
@@ -112,7 +112,7 @@ async def put_together(home: Home, settings: GatewaySettings, table: RateTable) 
             find=lambda response_id: trace(response_id, store, home.provenance_log),
             readiness=lambda: readiness_of(follower, deployments),
             expected=follower.productions,
-            page=lambda: figures_page(registry, metrics, home, store),
+            page=Figures(registry, metrics, home, store).page,
             document=openapi_bytes(),
             replied=_replied(settings, stack),
         )
