@@ -11,10 +11,8 @@ from ml_platform.lineage.replay import Replay
 from ml_platform.monitoring.observations import Feed
 from ml_platform.release.monitor_policies import MonitorPolicies, Watched
 from ml_platform.release.situation import Plan
+from ml_platform.release.stretches import Stretches, counts_since, stretch_of
 from ml_platform.release.traffic import Traffic
-
-FURTHEST_BACK = timedelta(days=2)
-"""So far back a controller that starts reads answers where no canary is open."""
 
 NOTHING = Watched(None, "Nothing serves.")
 
@@ -44,6 +42,7 @@ def name_of(replay: Replay) -> tuple[int, str | None]:
 def subject_of(replay: Replay, policies: MonitorPolicies, open_feed: OpenFeed) -> Subject:
     """What there is to watch now. Raises what the stores raise."""
     base = _base(replay)
+    base_epoch = base.epoch if base else 0
     watched = {
         slot: policies.of(replay.releases[replay.slots[slot]]) if slot in replay.slots else NOTHING
         for slot in (SlotName.CANARY, SlotName.PRODUCTION)
@@ -51,19 +50,15 @@ def subject_of(replay: Replay, policies: MonitorPolicies, open_feed: OpenFeed) -
     canary, production = watched[SlotName.CANARY], watched[SlotName.PRODUCTION]
     judging = canary if SlotName.CANARY in replay.slots else production
     age = timedelta(hours=judging.policy.label_age_hours if judging.policy else 0.0)
-    since = base.recorded_at if base else None
+    since, served, stretches = base.recorded_at if base else None, replay.served.epoch if replay.served else 0, None
     if since is not None and replay.opened is None:
-        since = max(since, datetime.now(UTC) - FURTHEST_BACK)
+        wall, stretch = datetime.now(UTC), stretch_of(age)
+        since, stretches = max(since, counts_since(wall, stretch)), Stretches(max(served, base_epoch), stretch, wall)
     return Subject(
         name=name_of(replay),
         plan=Plan(_plan_of(replay), judging.policy, judging.why),
         judge=judging.policy,
-        traffic=Traffic(
-            base.epoch if base else 0,
-            canary.policy,
-            production.policy,
-            alone_since=replay.served.epoch if replay.served else 0,
-        ),
+        traffic=Traffic(base_epoch, canary.policy, production.policy, served, stretches),
         feed=open_feed(age, since),
         again=lambda: open_feed(age, since),
     )

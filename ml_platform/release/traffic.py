@@ -8,6 +8,7 @@ from ml_platform.contracts.monitoring import Breach, Seen
 from ml_platform.contracts.routing import Cohort
 from ml_platform.release.assess import Recent
 from ml_platform.release.situation import Findings
+from ml_platform.release.stretches import Stretches
 from ml_platform.release.tallies import Tally
 
 MOST_SEEN = 50_000
@@ -18,16 +19,22 @@ class Traffic:
     """The answers since an epoch. `canary` judges the canary against production, `production` the latter alone.
 
     Either policy may be None, where there is no such release or its policy cannot be read. `alone_since` is the epoch
-    at which production began to serve.
+    at which production began to serve. `stretches` holds production's answers where no canary is open: a rollout ends,
+    and is held whole; production is watched for ever.
     """
 
     def __init__(
-        self, since_epoch: int, canary: MonitorPolicy | None, production: MonitorPolicy | None, alone_since: int = 0
+        self,
+        since_epoch: int,
+        canary: MonitorPolicy | None,
+        production: MonitorPolicy | None,
+        alone_since: int = 0,
+        stretches: Stretches | None = None,
     ) -> None:
         self.since_epoch = since_epoch
         self._policies = {Cohort.CANARY: canary, Cohort.PRODUCTION: production}
         self._recent = {arm: Recent(policy) for arm, policy in self._policies.items() if policy is not None}
-        self._tally = Tally(since_epoch, alone_since)
+        self._tally, self._stretches = Tally(since_epoch, alone_since), stretches
         self._seen: dict[str, Seen] = {}
         self._firsts: dict[int, datetime] = {}
         self._users: dict[int, dict[Cohort, set[str]]] = {}
@@ -53,21 +60,28 @@ class Traffic:
         self._known = None
         self._seen[one.response_id] = one
         self._firsts[one.epoch] = min(self._firsts.get(one.epoch, one.at), one.at)
-        self._users.setdefault(one.epoch, {}).setdefault(one.cohort, set()).add(one.user)
-        self._tally.add((one,))
+        if self._stretches is None:
+            self._users.setdefault(one.epoch, {}).setdefault(one.cohort, set()).add(one.user)
+        (self._stretches or self._tally).add((one,))
         for recent in self._recent.values():
             recent.add((one,))
         while len(self._seen) > MOST_SEEN:
             del self._seen[next(iter(self._seen))]
             self.forgotten += 1
 
+    def turn(self, wall: datetime) -> None:
+        """Forgets of production what no longer counts at a time of ours; to be called before what is new is added."""
+        if self._stretches is not None and self._stretches.turn(wall):
+            self._known = None
+
     def findings(self, canary: str | None, production: str | None, wall: datetime) -> Findings:
         """What all of it shows at a time of ours; metrics are worked out again only when something came."""
+        self.turn(wall)
         if self._known is None:
             against, alone = self._policies[Cohort.CANARY], self._policies[Cohort.PRODUCTION]
             self._known = Findings(
                 readings=self._tally.readings(against) if canary and production and against else (),
-                alone=self._tally.alone(alone) if production and alone else (),
+                alone=(self._stretches or self._tally).alone(alone) if production and alone else (),
             )
         recent = self._recent.get(Cohort.CANARY) if canary else None
         shared = recent.common_cause(wall) if recent and production else None
@@ -83,7 +97,7 @@ class Traffic:
         return min((at for known, at in self._firsts.items() if known >= epoch), default=None)
 
     def users(self, epoch: int) -> dict[Cohort, int]:
-        """How many users each arm answered from this epoch on."""
+        """How many users each arm of a rollout answered from this epoch on."""
         arms = [arms for known, arms in self._users.items() if known >= epoch]
         return {arm: len(set().union(*(one.get(arm, ()) for one in arms))) for arm in self._policies}
 

@@ -51,7 +51,8 @@ FORWARD = (Action.OPEN, Action.STEP_UP, Action.PROMOTE)
 class Watch:
     """One product under watch; `look` does one round, and whoever kills it at any point loses nothing.
 
-    All that counts is in the ledger and the provenance store: a new watch reads both and decides the same.
+    All that counts is in the ledger and the provenance store: a new watch reads both, of production without a canary as
+    far back as answers count, and decides the same.
     """
 
     product: str
@@ -115,6 +116,7 @@ class Watch:
             self._subject = None  # what fails half-way is begun again
             self._subject = subject_of(replay, self._policies, self.open_feed)
         subject, self._subject = self._subject, None
+        subject.traffic.turn(datetime.now(UTC))
         try:
             seen = subject.feed.read()
         except MlPlatformError:
