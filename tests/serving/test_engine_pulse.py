@@ -89,6 +89,7 @@ def test_a_real_engine_whose_model_hangs_is_down_until_a_token_comes_out(
         for _ in range(2):
             await watched.follower.look_after_engine()
         assert "no token comes out" in watched.follower.problems["the engine"]
+        monkeypatch.setattr(f"{ENGINE}.PROBE_SECONDS", 5.0)  # what works may take its time
         gate.open()
         await begun
         await watched.follower.look_after_engine()
@@ -101,12 +102,14 @@ def test_a_real_engine_whose_model_hangs_is_down_until_a_token_comes_out(
 
 def test_a_real_engine_that_is_full_is_not_down(local: World, tiny: TinyWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """No token is fresh enough to count, and no row gets free for the probe: others get tokens, which is enough."""
-    monkeypatch.setattr(f"{ENGINE}.PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(f"{ENGINE}.PROBE_SECONDS", 1.0)
     monkeypatch.setattr(f"{ENGINE}.PROBE_VALID_SECONDS", 0.0)
 
     async def work(client: EngineClient) -> None:
         watched = Watched(local, cast("Any", client))
-        begun = [ask(client, tiny.base.name) for _ in range(2)]
+        begun = [ask(client, tiny.base.name)]
+        await until(lambda: running.engine.scheduler.load == (0, 1))  # or both would wait, and the second has no room
+        begun.append(ask(client, tiny.base.name))
         await until(lambda: running.engine.scheduler.load == (1, 1))
         with pytest.raises(EngineBusyError):
             await ask(client, tiny.base.name)
