@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ml_platform.contracts.base import Contract, Name, SemanticVersion, Share
+from ml_platform.contracts.labels import is_among
 from ml_platform.contracts.report import Decoding
 from ml_platform.contracts.source import AnsweredSpec, HookPath, SourceSpec
 
@@ -76,12 +77,7 @@ class LabelField(Contract):
 
     def allows(self, label: str | int | float) -> bool:
         """Whether a label is one of `values`, which are texts; Python's own `True` and `False` may stand there too."""
-        return self.values is None or label_text(label) in self.values or str(label) in self.values
-
-
-def label_text(label: str | int | float) -> str:
-    """A label as `values` lists it and people read it: true and false as JSON writes them."""
-    return str(label).lower() if isinstance(label, bool) else str(label)
+        return self.values is None or is_among(label, self.values)
 
 
 class TextField(Contract):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ml_platform.contracts.example import Example
+from ml_platform.contracts.labels import is_among
 from ml_platform.contracts.product import RefusalSpec
 
 TEST = "test"
@@ -51,7 +52,7 @@ def expects_refusal(example: Example, refusal: RefusalSpec | None) -> bool:
     """Whether the expected answer declines because the question is out of scope or an attack."""
     if refusal is None or not isinstance(example.answer, dict):
         return False
-    return example.answer.get(refusal.field) in (*refusal.out_of_scope, *refusal.attack)
+    return is_among(example.answer.get(refusal.field), (*refusal.out_of_scope, *refusal.attack))
 
 
 def _items(name: str, examples: Sequence[Example]) -> list[Item]:

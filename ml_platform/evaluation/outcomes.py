@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ml_platform.contracts.evidence import Measurement
+from ml_platform.contracts.labels import is_among, label_text
 from ml_platform.contracts.product import EvaluationSpec, LabelField, RecallSpec
 from ml_platform.evaluation.figures import Row
 from ml_platform.evaluation.intervals import share_bounds
@@ -56,16 +57,16 @@ def _foresight(evaluated: Evaluated, name: str, recall: RecallSpec) -> Foresight
     if warned is None or not asked:
         return None
     true = [bool(happened(one.example, recall.outcome)) for one in asked]
-    levels = [INVALID if (value := one.field(recall.field)) is None else str(value) for one in asked]
+    levels = [INVALID if (value := one.field(recall.field)) is None else label_text(value) for one in asked]
     order = sorted(set(levels), key=lambda level: (_rank(level, recall), level))
     confidence = evaluated.report.confidence
     rows = tuple(
         _share_row(level, [was for was, said in zip(true, levels, strict=True) if said == level], confidence)
         for level in order
     )
-    positive = [was for was, said in zip(true, levels, strict=True) if said in recall.positive]
+    positive = [was for was, said in zip(true, levels, strict=True) if is_among(said, recall.positive)]
     expected = [
-        str(_expected(one, recall.field)) in recall.positive for one, was in zip(asked, true, strict=True) if was
+        is_among(_expected(one, recall.field), recall.positive) for one, was in zip(asked, true, strict=True) if was
     ]
     return Foresight(
         name=name,
@@ -100,7 +101,7 @@ def confusions(evaluated: Evaluated) -> list[Confusion]:
 
 def _confusion(name: str, answers: Sequence[ScoredAnswer], spec: EvaluationSpec) -> Confusion:
     asked = [one for one in answers if isinstance(one.example.answer, dict) and name in one.example.answer]
-    pairs = [(str(_expected(one, name)), _answered(one, name)) for one in asked]
+    pairs = [(label_text(_expected(one, name)), _answered(one, name)) for one in asked]
     declared = spec.fields[name]
     order = list(declared.values or ()) if isinstance(declared, LabelField) else []
     order += [value for recall in spec.recall.values() if recall.field == name for value in recall.positive]
@@ -122,7 +123,7 @@ def _folded(label: str, kept: Sequence[str]) -> str:
 
 def _answered(one: ScoredAnswer, name: str) -> str:
     value = one.field(name)
-    return INVALID if value is None else str(value)
+    return INVALID if value is None else label_text(value)
 
 
 def _expected(one: ScoredAnswer, name: str) -> object:

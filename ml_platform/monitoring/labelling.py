@@ -13,6 +13,7 @@ from ml_platform.contracts.canonical import canonical_bytes
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.guardrails import Stage
 from ml_platform.contracts.labelling import GivenLabel
+from ml_platform.contracts.labels import is_among
 from ml_platform.contracts.policy import ActionPolicy
 from ml_platform.contracts.product import EvaluationSpec, LabelField, TextField
 from ml_platform.contracts.products import Product
@@ -172,7 +173,7 @@ def _policy_problem(product: Product, record: ProvenanceRecord, answer: Mapping[
     policy, refusal = product.action_policy, product.spec.evaluation.refusal
     if policy is None or policy.field not in answer:
         return ""
-    if refusal is not None and answer.get(refusal.field) in (*refusal.out_of_scope, *refusal.attack):
+    if refusal is not None and is_among(answer.get(refusal.field), (*refusal.out_of_scope, *refusal.attack)):
         return ""
     level = policy.level(dict(record.facts))
     found = answer[policy.field]

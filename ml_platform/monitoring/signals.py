@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.guardrails import GuardrailVerdict, Stage
+from ml_platform.contracts.labels import is_among
 from ml_platform.contracts.monitor_policy import Signal
 from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.contracts.provenance import Feedback, FeedbackKind, ProvenanceRecord
@@ -75,7 +76,7 @@ def said_positive(record: ProvenanceRecord, evaluation: EvaluationSpec | None) -
     if evaluation is None or not evaluation.recall or _left(record):
         return ()
     fields = parse_answer(record.answer, evaluation).fields or {}
-    return tuple(fields.get(recall.field) in recall.positive for recall in evaluation.recall.values())
+    return tuple(is_among(fields.get(recall.field), recall.positive) for recall in evaluation.recall.values())
 
 
 def is_disliked(feedback: Iterable[Feedback]) -> bool:
@@ -139,7 +140,8 @@ def _of_text(record: ProvenanceRecord, evaluation: EvaluationSpec) -> dict[Signa
         found[Signal.UNGROUNDED] = float(GROUNDED not in stopped and not _stands(record, parsed, evaluation))
     if refuses(evaluation) and evaluation.refusal is not None:
         label = parsed.fields.get(evaluation.refusal.field)
-        found[Signal.REFUSED] = float(label in (*evaluation.refusal.out_of_scope, *evaluation.refusal.attack))
+        declined = (*evaluation.refusal.out_of_scope, *evaluation.refusal.attack)
+        found[Signal.REFUSED] = float(is_among(label, declined))
     return found
 
 

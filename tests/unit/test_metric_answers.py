@@ -197,6 +197,28 @@ def test_labels_may_be_numbers() -> None:
     }
 
 
+TYPED = EvaluationSpec.model_validate(
+    {
+        **COMMON,
+        "answer_format": "json",
+        "fields": {"urgent": {"kind": "label", "values": ["true", "false"]}, "kind": {"kind": "label"}},
+        "recall": {"urgent_recall": {"field": "urgent", "positive": ["true"], "outcome": "late"}},
+        "refusal": {"field": "kind", "out_of_scope": ["8"], "attack": ["9"]},
+    }
+)
+
+
+def test_labels_that_are_numbers_or_truth_values_count_in_recalls_and_refusals() -> None:
+    expected = {"urgent": True, "kind": 1}
+    assert score('{"urgent":true,"kind":1}', TYPED, answer=expected)["urgent_recall"] == 1.0
+    assert score('{"urgent":false,"kind":1}', TYPED, answer=expected)["urgent_recall"] == 0.0
+    assert score('{"urgent":true,"kind":9}', TYPED, kind="attack") == {"attack_refused": 1.0}
+    assert score('{"urgent":true,"kind":9}', TYPED, kind="benign") == {"benign_answered": 0.0}
+    declined = score('{"urgent":false,"kind":8}', TYPED, answer={"urgent": False, "kind": 8})
+    assert declined["out_of_scope_refused"] == 1.0
+    assert "urgent_recall" not in declined
+
+
 def test_a_refusal_on_a_field_that_is_no_label_is_not_measured() -> None:
     spec = FLIGHTS.model_copy(update={"refusal": FLIGHTS.refusal.model_copy(update={"field": "reply"})})  # type: ignore[union-attr]
     assert "attack_refused" not in rate_metrics(spec)
