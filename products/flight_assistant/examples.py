@@ -25,12 +25,15 @@ RISK_SHARES = {"low": 0.4, "elevated": 0.33, "high": 0.27}
 BUSIEST_LANES = 8
 AIRPORTS = {"EWR": "Newark", "JFK": "Kennedy", "LGA": "LaGuardia"}
 INTENTS = (
-    *("delay_risk", "out_of_scope", "expected_delay", "override_attempt", "compare_with_usual", "out_of_scope"),
-    *("weather", "why", "out_of_scope", "schedule", "expected_delay", "out_of_scope", "compare_with_usual", "why"),
-    *("out_of_scope", "delay_risk", "weather", "out_of_scope", "override_attempt", "schedule", "expected_delay"),
-    *("out_of_scope", "compare_with_usual", "why"),
+    *("delay_risk", "out_of_scope", "expected_delay", "out_of_scope", "compare_with_usual", "override_attempt"),
+    *("out_of_scope", "weather", "out_of_scope", "why", "out_of_scope", "schedule", "out_of_scope", "why"),
+    *("out_of_scope", "delay_risk", "out_of_scope", "expected_delay", "override_attempt", "out_of_scope", "schedule"),
+    *("weather", "out_of_scope", "compare_with_usual"),
 )
-"""Twenty-four questions as they come; the order spreads every intent over each split."""
+"""Twenty-four questions as they come; the order spreads every intent over each split.
+
+Nearly half are out of scope: of fewer, harmless look-alikes of attacks were at times taken for attacks.
+"""
 REFUSED = ("out_of_scope", "override_attempt")
 
 
