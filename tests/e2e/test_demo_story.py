@@ -104,6 +104,8 @@ def test_the_bad_release_is_stopped_by_proof_and_the_good_one_promoted(stage: Ru
     assert (promoted.payload["release_id"], promoted.actor.split()[0]) == (told.new, "controller")
     assert stage.state().slots == {SlotName.PRODUCTION: told.new}
     assert stage.state().frozen is not None
+    (asked,) = [note.text for note in stage.board.notes if note.text.startswith("the sensor, asked now")]
+    assert "Frozen" in asked
     decided = [one.payload["decision"] for one in events[EventKind.DECISION_RECORDED]]
     assert {"abort", "promote"} <= {one["action"] for one in decided}
     assert all(one["readings"] or one["breaches"] for one in decided if one["action"] in ("abort", "promote"))

@@ -175,6 +175,17 @@ class Stage:
             raise OperationError(f"no drift report of {day} came out of the run. {self.processes.last_words(name)}")
         return report
 
+    def ask_sensor(self) -> str:
+        """Why the sensor of continuous training starts nothing now. Raises OperationError where it would start one."""
+        dagster, name = str(Path(sys.executable).with_name("dagster")), f"{self.form.product}__retrain"
+        where = ("-f", str(self.checkout / "definitions.py"), "-d", str(self.checkout))
+        self.processes.run("sensor", [dagster, "sensor", "preview", name, *where])
+        _, skips, reason = self.processes.last_words("sensor").partition("skipping: ")
+        if not skips:
+            said = self.processes.last_words("sensor")
+            raise OperationError(f"the sensor {name} does not say why it starts nothing:\n{said}")
+        return reason.strip()
+
     def wait_for_release(self, known: set[str], *, minutes: int) -> str:
         """The release that comes out of the run which the sensor starts. Raises OperationError when none comes."""
         end = time.monotonic() + 60 * minutes

@@ -171,6 +171,7 @@ class Story:
         self._act("7 · Until December", "the holidays are frozen: nothing moves forward by itself")
         door = controller_of(self.stage.home)
         door.freeze(self.form.product, "the end of the demo: nothing is trained any more", datetime.now(UTC), OPERATOR)
+        self.board.say(f"the sensor, asked now, starts nothing: {self.stage.ask_sensor()}"[:600])
         for day in self.form.afterwards:
             self._run(self._sampled(day))
         self._look_at_drift(self.form.last_look)
