@@ -1,5 +1,6 @@
 """The sensor daemon is killed in the middle of a tick, at every point where that could lose a run or double it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -39,7 +40,8 @@ def turn(watched: Watched, folder: Path, minute: int, *points: str) -> int:
     try:
         return process.wait(180)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # its code server, which outlives it for a while
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its code server, which outlives it for a while
 
 
 def ticks(instance: DagsterInstance, name: str) -> list[InstigatorTick]:

@@ -191,6 +191,15 @@ def test_who_asks_too_often_waits_as_long_as_he_is_told(tmp_path: Path) -> None:
         assert call(gateway, quick, "POST", "/v1/chat/completions", json=asked()).status_code == 200
 
 
+def test_a_library_that_wants_its_own_figures_shared_takes_ours_from_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Feast sets this variable when it is imported, long after our figures have their place."""
+    with running_gateway(tmp_path) as gateway:
+        monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+        assert "mlp_in_flight" in httpx2.get(f"{gateway.url}/metrics").text
+
+
 def test_away_from_loopback_the_figures_and_products_are_for_operators(tmp_path: Path) -> None:
     with running_gateway(tmp_path, host="0.0.0.0") as gateway:  # noqa: S104 - told so; it is bound to loopback
         assert httpx2.get(f"{gateway.url}/metrics").status_code == 401

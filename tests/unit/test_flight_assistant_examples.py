@@ -90,6 +90,7 @@ def test_every_intent_is_asked_in_every_split(made: Prepared) -> None:
     for split in HELD_OUT:
         intents = Counter(one.slices["intent"] for one in load_examples(made.training_set, split))
         assert len(intents) == 8, split
+        assert intents.pop("out_of_scope") >= sum(intents.values()) / 3
         assert max(intents.values()) <= 4 * min(intents.values()), intents
 
 

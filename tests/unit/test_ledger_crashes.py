@@ -101,5 +101,6 @@ def survive(urls: Iterator[str], kills: int) -> None:
     assert opened > kills / 10, "writers got somewhere"
 
 
-def test_two_hundred_kills_lose_double_and_halve_nothing(urls: Iterator[str]) -> None:
-    survive(urls, kills=200)
+@pytest.mark.parametrize("kills", [40, pytest.param(200, marks=pytest.mark.full_size)])
+def test_kills_lose_double_and_halve_nothing(urls: Iterator[str], kills: int) -> None:
+    survive(urls, kills)

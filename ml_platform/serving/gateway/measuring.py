@@ -1,13 +1,12 @@
 """What a worker is like, looked up once a second, and the page of figures of all workers."""
 
 import asyncio
-import os
 import time
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, values
 
 from ml_platform.contracts.home import Home
 from ml_platform.errors import BusyError, MlPlatformError, OperationError
@@ -47,6 +46,8 @@ class Figures:
         self, registry: CollectorRegistry, metrics: GatewayMetrics, home: Home, store: ProvenanceStore
     ) -> None:
         self._registry, self._metrics, self._home, self._store = registry, metrics, home, store
+        # Not whether MULTIPROCESS is set by now: feast sets it when imported, and our figures stay where they are.
+        self._many_processes = values.ValueClass is not values.MutexValue
         self._asking = CallThreads("answer store", threads=1)
         # Of their own: a page must not wait for calls that the store keeps.
         self._making = CallThreads("figures", threads=2)
@@ -65,7 +66,7 @@ class Figures:
 
     def _make(self, waiting: int | None) -> bytes:
         self._metrics.pending(waiting_bytes(self._home, None) if waiting is None else waiting)
-        return metrics_page(self._registry, many_processes=MULTIPROCESS in os.environ)
+        return metrics_page(self._registry, many_processes=self._many_processes)
 
 
 def waiting_bytes(home: Home, store: ProvenanceStore | None) -> int:
