@@ -83,6 +83,8 @@ WAYS = (
     Way(web=launch_web.backfill, days=DAYS),
     Way(web=launch_web.forged_events),
 )
+ALWAYS = ("full_job", "command_line", "checks_deselected", "single_asset", "forged_events")
+"""The others are walked by `make check`."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,11 @@ def walk_the_web(way: Way, web: launch_web.Web) -> Walked:
     return look(way, web.deployment.home)
 
 
-@pytest.fixture(scope="module", params=WAYS, ids=lambda way: way.name)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(way, marks=() if way.name in ALWAYS else pytest.mark.full_size) for way in WAYS],
+    ids=lambda way: way.name,
+)
 def walked(
     request: pytest.FixtureRequest,
     prepared: Prepared,
