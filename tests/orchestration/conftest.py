@@ -4,15 +4,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dagster import DagsterInstance
+from dagster import DagsterInstance, Definitions
 
 from benchmarks.tiny_product import write_tiny_product
+from definitions import platform_definitions
+from tests.samples.retraining import write_watched_product
 
 
 @pytest.fixture(scope="session")
 def tiny_product(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the parcel desk; tests that change a product copy it first."""
     return write_tiny_product(tmp_path_factory.mktemp("products"))
+
+
+@pytest.fixture(scope="session")
+def watched_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a product that sensors watch; nobody changes it."""
+    return write_watched_product(tmp_path_factory.mktemp("watched"))
+
+
+@pytest.fixture(scope="session")
+def watched_defs(watched_folder: Path) -> Definitions:
+    """What Dagster loads of that product."""
+    return platform_definitions([watched_folder])
 
 
 @pytest.fixture

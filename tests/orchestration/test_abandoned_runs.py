@@ -16,13 +16,12 @@ from dagster import (
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from assets.continuous_training import job_name
-from definitions import platform_definitions
 from ml_platform.contracts.home import Home
 from resources.automatic_runs import PRODUCT
 from resources.runs import LAUNCHED_BY, alive, report_abandoned_runs
 from resources.state import PROJECT
 from sensors.continuous_training import sensor_name
-from tests.samples.retraining import Watched, write_watched_product
+from tests.samples.retraining import Watched
 
 PROCESS = """
 import sys
@@ -33,16 +32,6 @@ with alive(Home(Path(sys.argv[1])), sys.argv[2]):
     print("alive", flush=True)
     sys.stdin.read()
 """
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_watched_product(tmp_path_factory.mktemp("watched"))
-
-
-@pytest.fixture(scope="module")
-def defs(folder: Path) -> Definitions:
-    return platform_definitions([folder])
 
 
 def launched(defs: Definitions, instance: DagsterInstance, product: str) -> str:
@@ -72,16 +61,16 @@ def status(instance: DagsterInstance, run_id: str) -> DagsterRunStatus:
 
 
 def test_a_killed_run_keeps_no_retraining_waiting(
-    folder: Path, defs: Definitions, home: Path, instance: DagsterInstance
+    watched_folder: Path, watched_defs: Definitions, home: Path, instance: DagsterInstance
 ) -> None:
-    watched = Watched(Home(home), folder.name)
+    watched = Watched(Home(home), watched_folder.name)
     watched.drift(3, watched.serve(watched.candidate(0)))
-    retrain = defs.get_repository_def().get_sensor_def(sensor_name(folder.name))
+    retrain = watched_defs.get_repository_def().get_sensor_def(sensor_name(watched_folder.name))
 
     def tick() -> SensorExecutionData:
-        return retrain.evaluate_tick(build_sensor_context(instance=instance, definitions=defs))
+        return retrain.evaluate_tick(build_sensor_context(instance=instance, definitions=watched_defs))
 
-    run_id = launched(defs, instance, folder.name)
+    run_id = launched(watched_defs, instance, watched_folder.name)
     with executing(home, run_id) as process:
         assert f"run {run_id[:8]} of 2024-01-25 (started) is under way" in (tick().skip_message or "")
         process.kill()
@@ -92,18 +81,22 @@ def test_a_killed_run_keeps_no_retraining_waiting(
 
 
 def test_a_run_that_the_ui_started_again_has_no_lock_here_and_is_left_alone(
-    folder: Path, defs: Definitions, home: Path, instance: DagsterInstance
+    watched_folder: Path, watched_defs: Definitions, home: Path, instance: DagsterInstance
 ) -> None:
     """Dagster copies the tags of the first run, which say that `mlp` executes it."""
-    run_id = launched(defs, instance, folder.name)
+    run_id = launched(watched_defs, instance, watched_folder.name)
     assert report_abandoned_runs(instance, Home(home)) == []
     assert status(instance, run_id) is DagsterRunStatus.STARTED
 
 
 def test_a_run_that_ends_while_the_list_is_read_stays_what_it_became(
-    folder: Path, defs: Definitions, home: Path, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    watched_folder: Path,
+    watched_defs: Definitions,
+    home: Path,
+    instance: DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run_id = launched(defs, instance, folder.name)
+    run_id = launched(watched_defs, instance, watched_folder.name)
     listed = instance.get_runs()
 
     def interrupted() -> None:

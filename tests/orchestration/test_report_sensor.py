@@ -8,43 +8,46 @@ import pytest
 from dagster import DagsterInstance, DagsterRunStatus, Definitions, RunRequest, build_sensor_context
 
 from assets.monitoring import monitoring_job_name
-from definitions import platform_definitions
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.products import load_product
 from resources.reporting_days import STARTED_FOR_REPORTS, Due, ask_what_to_report
 from sensors.reports import reports_sensor_name
-from tests.samples.retraining import Watched, day, midnight, publish_as_of, write_watched_product
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_watched_product(tmp_path_factory.mktemp("watched"))
-
-
-@pytest.fixture(scope="module")
-def defs(folder: Path) -> Definitions:
-    return platform_definitions([folder])
+from tests.samples.retraining import Watched, day, midnight, publish_as_of
 
 
 @pytest.fixture
-def watched(folder: Path, home: Path) -> Watched:
-    return Watched(Home(home), folder.name)
+def watched(watched_folder: Path, home: Path) -> Watched:
+    return Watched(Home(home), watched_folder.name)
 
 
 Ask = Callable[..., Due | str]
 
 
 @pytest.fixture
-def ask(folder: Path, watched: Watched, instance: DagsterInstance) -> Ask:
+def ask(watched_folder: Path, watched: Watched, instance: DagsterInstance) -> Ask:
     """What is due, so many minutes from now."""
-    product = load_product(folder)
+    product = load_product(watched_folder)
 
     def due(minutes: float = 0.0) -> Due | str:
         at = datetime.now(UTC) + timedelta(minutes=minutes)
         return ask_what_to_report(instance, watched.home, product, monitoring_job_name(product.name), lambda: at)
 
     return due
+
+
+Run = Callable[[DagsterRunStatus], None]
+
+
+@pytest.fixture
+def run(watched: Watched, watched_defs: Definitions, instance: DagsterInstance) -> Run:
+    """Makes a run of the reports of day 3 that stands so."""
+    job = watched_defs.resolve_job_def(monitoring_job_name(watched.product))
+
+    def made(status: DagsterRunStatus) -> None:
+        instance.create_run_for_job(job, status=status, tags={"dagster/partition": day(3).isoformat()})
+
+    return made
 
 
 def test_the_last_complete_day_is_asked_for_once_and_days_in_between_are_passed_over(
@@ -64,15 +67,10 @@ def test_the_last_complete_day_is_asked_for_once_and_days_in_between_are_passed_
 
 
 def test_a_day_that_fails_is_tried_three_times_with_pauses_and_a_new_day_begins_anew(
-    ask: Ask, watched: Watched, defs: Definitions, instance: DagsterInstance
+    ask: Ask, watched: Watched, run: Run
 ) -> None:
     watched.serve(watched.candidate(0))
     publish_as_of(watched.home, watched.product, midnight(3))
-    job = defs.resolve_job_def(monitoring_job_name(watched.product))
-
-    def run(status: DagsterRunStatus) -> None:
-        instance.create_run_for_job(job, status=status, tags={"dagster/partition": day(3).isoformat()})
-
     run(DagsterRunStatus.FAILURE)
     assert "the next attempt is at" in str(ask(4))
     assert ask(6) == Due(day(3), 2)
@@ -88,16 +86,11 @@ def test_a_day_that_fails_is_tried_three_times_with_pauses_and_a_new_day_begins_
 
 
 def test_a_cancelled_run_is_no_failure_and_the_next_one_has_a_number_of_its_own(
-    ask: Ask, watched: Watched, defs: Definitions, instance: DagsterInstance
+    ask: Ask, watched: Watched, run: Run
 ) -> None:
     """Dagster starts nothing for a run key that it has seen, so a number used twice would be the last one."""
     watched.serve(watched.candidate(0))
     publish_as_of(watched.home, watched.product, midnight(3))
-    job = defs.resolve_job_def(monitoring_job_name(watched.product))
-
-    def run(status: DagsterRunStatus) -> None:
-        instance.create_run_for_job(job, status=status, tags={"dagster/partition": day(3).isoformat()})
-
     run(DagsterRunStatus.CANCELED)
     assert "were cancelled: the next attempt is at" in str(ask(4))
     assert ask(6) == Due(day(3), 2)
@@ -115,13 +108,13 @@ def test_a_cancelled_run_is_no_failure_and_the_next_one_has_a_number_of_its_own(
 
 
 def test_the_sensor_asks_for_the_job_of_reports_with_its_place_in_the_queue(
-    watched: Watched, defs: Definitions, instance: DagsterInstance
+    watched: Watched, watched_defs: Definitions, instance: DagsterInstance
 ) -> None:
     watched.serve(watched.candidate(0))
     publish_as_of(watched.home, watched.product, midnight(3))
-    reports = defs.get_repository_def().get_sensor_def(reports_sensor_name(watched.product))
+    reports = watched_defs.get_repository_def().get_sensor_def(reports_sensor_name(watched.product))
     assert [target.job_name for target in reports.targets] == [monitoring_job_name(watched.product)]
-    ticked = reports.evaluate_tick(build_sensor_context(instance=instance, definitions=defs))
+    ticked = reports.evaluate_tick(build_sensor_context(instance=instance, definitions=watched_defs))
     (request,) = ticked.run_requests or []
     assert isinstance(request, RunRequest)
     assert request.partition_key == day(3).isoformat()

@@ -23,9 +23,9 @@ from ml_platform.lineage.standing import Trust
 from ml_platform.release.controller import Controller
 from ml_platform.release.moves import Move
 from ml_platform.serving.adapter_names import FILES, adapter_name
-from ml_platform.serving.deployment import Deployment, Deployments
+from ml_platform.serving.deployment import AdmittedRelease, Deployment, Deployments
 from ml_platform.serving.following import Follower
-from ml_platform.serving.loaded import ReleaseLoader
+from ml_platform.serving.loaded import LoadedRelease, ReleaseLoader
 from ml_platform.serving.refusals import Refusal
 from ml_platform.serving.routing import RoutingTable
 from tests.samples.memory_engine import BASE, MemoryEngine
@@ -169,6 +169,17 @@ def epoch_of(moved: object) -> int:
     """The epoch of a move that must have succeeded."""
     assert isinstance(moved, Move), moved
     return moved.epoch
+
+
+def all_but(adapter: str, loader: ReleaseLoader) -> Callable[[AdmittedRelease], Awaitable[LoadedRelease]]:
+    """Loads releases, but for the one with this adapter: its own code fails."""
+
+    async def load(admitted: AdmittedRelease) -> LoadedRelease:
+        if admitted.adapter_name == adapter:
+            raise ZeroDivisionError("in its hook")
+        return await loader(admitted)
+
+    return load
 
 
 class Watched:

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from ml_platform.contracts.home import Home
-from ml_platform.serving.deployment import AdmittedRelease
-from ml_platform.serving.loaded import LoadedRelease, ReleaseLoader
+from ml_platform.serving.loaded import ReleaseLoader
 from ml_platform.serving.loading import UNLOAD_AFTER_SECONDS
-from tests.samples.followed import Watched, World, until, watching
+from tests.samples.followed import Watched, World, all_but, until, watching
 from tests.samples.memory_engine import MemoryEngine
 
 
@@ -59,13 +58,8 @@ def test_an_adapter_that_says_nothing_when_it_is_warmed_up_leaves(local: World) 
 
 def test_the_adapter_of_a_release_whose_own_code_fails_leaves(local: World) -> None:
     async def run() -> None:
-        async def load(admitted: AdmittedRelease) -> LoadedRelease:
-            if admitted.adapter_name == local.adapter(2):
-                raise ZeroDivisionError("in its hook")
-            return await loader(admitted)
-
         loader = ReleaseLoader(local.home)
-        watched = Watched(local, load=load)
+        watched = Watched(local, load=all_but(local.adapter(2), loader))
         local.serve(1)
         second = local.try_out(2)
         await watched.look()

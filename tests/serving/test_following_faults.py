@@ -10,9 +10,8 @@ import pytest
 from ml_platform.contracts.home import Home
 from ml_platform.errors import ContractError
 from ml_platform.lineage.standing import Trust
-from ml_platform.serving.deployment import AdmittedRelease
-from ml_platform.serving.loaded import LoadedRelease, ReleaseLoader
-from tests.samples.followed import Watched, World, until, watching
+from ml_platform.serving.loaded import ReleaseLoader
+from tests.samples.followed import Watched, World, all_but, until, watching
 
 
 @pytest.fixture
@@ -154,13 +153,8 @@ def test_a_store_that_is_down_is_no_fault_of_the_release(local: World) -> None:
 
 def test_a_release_whose_own_code_fails_is_refused_and_stops_nobody(local: World) -> None:
     async def run() -> None:
-        async def load(admitted: AdmittedRelease) -> LoadedRelease:
-            if admitted.adapter_name == local.adapter(2):
-                raise ZeroDivisionError("in its hook")
-            return await loader(admitted)
-
         loader = ReleaseLoader(local.home)
-        watched = Watched(local, load=load)
+        watched = Watched(local, load=all_but(local.adapter(2), loader))
         first, second = local.serve(1), local.try_out(2)
         await watched.look()
         assert (watched.table.production, watched.table.canary) == (first, None)
