@@ -83,6 +83,7 @@ def stage(plan: DemoPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reque
     monkeypatch.chdir(CHECKOUT)
     monkeypatch.setenv("ML_PLATFORM_HOME", str(home.root))
     monkeypatch.setenv("ML_PLATFORM_PRODUCTS", str(folder.parent))
+    home.dagster.mkdir(parents=True)  # as the chain leaves it, which is not run here
     board, store = Board(plan.short.product, fault.title), LocalArtifactStore(home.artifacts)
     with Processes(CHECKOUT, child_environment(home), tmp_path / "logs") as processes:
         product = load_product(folder)
