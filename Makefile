@@ -27,6 +27,8 @@ export FEAST_USAGE := False
 export GX_ANALYTICS_ENABLED := False
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Where it is set, every process compiles all our modules anew; the tests start some hundred.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install run demo up doctor test test-long check lint schemas lock clean
 

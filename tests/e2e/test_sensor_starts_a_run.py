@@ -12,7 +12,6 @@ import pytest
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from assets.continuous_training import job_name
-from definitions import platform_definitions
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.release import Release
@@ -25,6 +24,7 @@ from resources.runs import open_instance
 from resources.state import PROJECT
 from tests.e2e.conftest import Deployment, end
 from tests.samples.retraining import Watched, day, write_watched_product
+from tests.samples.trained_here import definitions_training_here
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Watch
     folder, home = write_watched_product(tmp_path / "products"), Home(tmp_path / "home")
     monkeypatch.setenv("ML_PLATFORM_HOME", str(home.root))
     with open_instance(home) as instance:
-        job = platform_definitions([folder]).resolve_job_def(job_name(folder.name))
+        job = definitions_training_here([folder]).resolve_job_def(job_name(folder.name))
         assert job.execute_in_process(instance=instance, partition_key=day(0).isoformat()).success
     ledger = Ledger(home.ledger_url)
     door = Controller(ledger, trusted_keys(home), gate_producer(), trusted_operators(home))

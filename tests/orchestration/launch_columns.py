@@ -13,27 +13,22 @@ from typing import Any
 
 import pytest
 import yaml
-from dagster import AssetExecutionContext, AssetKey, AssetSelection, DagsterInstance, Definitions, in_process_executor
+from dagster import AssetKey, AssetSelection, DagsterInstance, Definitions
 
 from assets.ancestry import trace_ancestry
 from benchmarks.tiny_product import write_tiny_product
-from definitions import product_definitions
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.products import Product, load_product
 from ml_platform.contracts.release import Release
 from ml_platform.evaluation.evaluate import load_report
-from ml_platform.families.lora.request import TrainingRequest
-from ml_platform.families.lora.train import train_candidate
 from ml_platform.gates.assess import assess_release
 from ml_platform.lineage.artifacts import LocalArtifactStore
 from ml_platform.lineage.keys import operator_key, signing_key, trusted_keys, trusted_operators
 from ml_platform.lineage.ledger import Ledger
-from ml_platform.lineage.object_store import artifact_store
 from ml_platform.release.assemble import build_release, evidence_inputs, gate_producer
 from ml_platform.release.controller import Controller
-from resources.launcher import Messages, TrainingLauncher
 from resources.manifests import AssetManifest, ManifestIOManager, Value
-from resources.state import StoreResource, home_at
+from tests.samples.trained_here import definitions_training_here
 
 DAYS = ("2024-01-27", "2024-01-28")
 DAY = DAYS[-1]
@@ -81,24 +76,6 @@ COLUMNS = (
 )
 
 
-class TrainHere(TrainingLauncher):
-    """Trains in this process: the same function and the same bytes, without the seconds of a new process."""
-
-    def launch(self, context: AssetExecutionContext, request: Path) -> Messages:
-        """See TrainingLauncher."""
-        context.log.info(f"trains what {request.name} asks for")
-        home = home_at(self.home_path)
-        trained = train_candidate(TrainingRequest.read(request), artifact_store(home), home)
-        return [{"candidate_sha256": trained.sha256, "reused": trained.reused}]
-
-
-def matrix_definitions(folders: Iterable[Path]) -> Definitions:
-    """What definitions.py makes of these products, training in this process."""
-    resources = {"store": StoreResource(), "io_manager": ManifestIOManager(), "launcher": TrainHere()}
-    shared = Definitions(resources=resources, executor=in_process_executor)
-    return Definitions.merge(shared, *map(product_definitions, folders))
-
-
 def run_assets(
     defs: Definitions, instance: DagsterInstance, products: Iterable[str], names: Iterable[str], day: str = DAY
 ) -> None:
@@ -136,8 +113,8 @@ class Prepared:
         shutil.copytree(self.home.manifests, home.manifests, dirs_exist_ok=True)
 
 
-def prepare(root: Path) -> Prepared:
-    """Both days of every product up to the release that awaits its canary."""
+def prepare(root: Path, days: Iterable[str]) -> Prepared:
+    """The days of every product up to the release that awaits its canary."""
     prepared = Prepared(root / "products", Home(root / "home"))
     for column in COLUMNS:
         write_tiny_product(prepared.products, column.product)
@@ -147,15 +124,15 @@ def prepare(root: Path) -> Prepared:
     judged = [name for name in names if name != "missing"]
     with pytest.MonkeyPatch.context() as patch, DagsterInstance.ephemeral() as instance:
         patch.setenv("ML_PLATFORM_HOME", str(prepared.home.root))
-        defs = matrix_definitions(prepared.folders)
-        for day in DAYS:
+        defs = definitions_training_here(prepared.folders)
+        for day in days:
             run_assets(defs, instance, names, MEASURED, day)
             run_assets(defs, instance, judged, GATED, day)
         folder = prepared.products / "other_release"
         _rewrite(folder / "product.yaml", _dearer)
         _rewrite(folder / "guardrails.yaml", lambda content: content.update(version="1.1.0"))
-        defs = matrix_definitions([folder])
-        for day in DAYS:
+        defs = definitions_training_here([folder])
+        for day in days:
             run_assets(defs, instance, ["other_release"], ["eval_report"], day)
             _register_by_hand(prepared, "other_release", day, without="cost_within_budget")
             _register_by_hand(prepared, "missing", day, without="attacks_refused")

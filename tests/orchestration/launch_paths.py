@@ -30,9 +30,9 @@ from tests.orchestration.launch_columns import (
     COLUMNS,
     DAY,
     Prepared,
-    matrix_definitions,
     run_assets,
 )
+from tests.samples.trained_here import definitions_training_here
 
 PRODUCTS = tuple(column.product for column in COLUMNS)
 CANARIES = tuple(AssetKey([product, CANARY]) for product in PRODUCTS)
@@ -49,7 +49,7 @@ class Here:
 
     @property
     def defs(self) -> Definitions:
-        return matrix_definitions(self.prepared.folders)
+        return definitions_training_here(self.prepared.folders)
 
 
 def full_job(here: Here) -> None:

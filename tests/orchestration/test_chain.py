@@ -23,6 +23,7 @@ from ml_platform.contracts.slot_moves import ReleasePromoted
 from ml_platform.lineage.artifacts import LocalArtifactStore
 from ml_platform.lineage.ledger import Ledger
 from resources.manifests import ManifestIOManager, Value
+from tests.samples.trained_here import definitions_training_here
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,13 @@ class Ran:
 
 def run_chain(folder: Path, home: Path, instance: DagsterInstance, *names: str, checks: bool = True) -> Ran:
     """Runs the whole job for the last day, or only the named assets, with or without their checks."""
-    defs = platform_definitions([folder])
+    return run_defs(definitions_training_here([folder]), folder, home, instance, *names, checks=checks)
+
+
+def run_defs(
+    defs: Definitions, folder: Path, home: Path, instance: DagsterInstance, *names: str, checks: bool = True
+) -> Ran:
+    """The same with definitions of one's own."""
     if names:
         chosen = AssetSelection.assets(*(AssetKey([folder.name, name]) for name in names))
         job = defs.resolve_implicit_global_asset_job_def().get_subset(
@@ -80,10 +87,10 @@ def good_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def good(tiny_product: Path, good_home: Path) -> Iterator[Ran]:
-    """One run of the whole chain that many tests look at."""
+    """One run of the whole chain as Dagster loads it, training in its own process, that many tests look at."""
     with pytest.MonkeyPatch.context() as patch, DagsterInstance.ephemeral() as instance:
         patch.setenv("ML_PLATFORM_HOME", str(good_home))
-        yield run_chain(tiny_product, good_home, instance)
+        yield run_defs(platform_definitions([tiny_product]), tiny_product, good_home, instance)
 
 
 def test_a_day_goes_from_its_snapshot_to_an_open_canary(good: Ran) -> None:
@@ -266,7 +273,7 @@ def test_a_past_day_is_compared_with_production_and_moves_nothing(
     with ledger.write(good.product, datetime.now(UTC), "test") as transaction:
         transaction.append(ReleasePromoted(release_id=serving))
     past = "2024-01-29"
-    job = good.defs.resolve_job_def(job_name(tiny_product.name))
+    job = definitions_training_here([tiny_product]).resolve_job_def(job_name(tiny_product.name))
     assert job.execute_in_process(instance=instance, partition_key=past).success
     manager = ManifestIOManager(home_path=str(home.root))
     assert manager.read(f"{good.product}/eval_report", past).facts["reference"] == serving

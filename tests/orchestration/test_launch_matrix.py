@@ -44,10 +44,10 @@ from tests.orchestration.launch_columns import (
     DAYS,
     Column,
     Prepared,
-    matrix_definitions,
     prepare,
     run_assets,
 )
+from tests.samples.trained_here import definitions_training_here
 
 # Dagster 1.13 warns of what its own tester of automation conditions uses.
 pytestmark = [pytest.mark.early, pytest.mark.filterwarnings("ignore:.*is currently in beta")]
@@ -106,10 +106,16 @@ class Walked:
     verified: frozenset[str]
 
 
+def is_chosen(way: Way, request: pytest.FixtureRequest) -> bool:
+    """Whether this session walks the path: `-k` and `-m` leave others out."""
+    return any(f"[{way.name}-" in item.name for item in request.session.items)
+
+
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Made once."""
-    return prepare(tmp_path_factory.mktemp("matrix"))
+def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Made once, with the days that the chosen paths ask for."""
+    days = {DAY} | {day for way in WAYS if is_chosen(way, request) for day in way.days}
+    return prepare(tmp_path_factory.mktemp("matrix"), sorted(days))
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +126,7 @@ def through_the_web(
 
     Only those that somebody asked for: `-k` leaves the others out.
     """
-    wanted = [way for way in WAYS if way.web and any(f"[{way.name}-" in item.name for item in request.session.items)]
+    wanted = [way for way in WAYS if way.web and is_chosen(way, request)]
     root = tmp_path_factory.mktemp("web")
     (root / "logs").mkdir()
     if not wanted:
@@ -213,7 +219,7 @@ def test_evidence_that_is_copied_from_another_release_neither_counts_nor_goes_un
             transaction.append_evidence(evidence.model_copy(update={"release_id": release_id}), envelope)
     monkeypatch.setenv("ML_PLATFORM_HOME", str(home.root))
     with DagsterInstance.ephemeral() as instance:
-        run_assets(matrix_definitions(prepared.folders), instance, [product], [CANARY])
+        run_assets(definitions_training_here(prepared.folders), instance, [product], [CANARY])
     seen = cell(home, product, (DAY,))
     assert (seen.state.slots, seen.outcomes[DAY]) == ({}, "held: cost_within_budget")
     assert "There is some of release" in seen.reasons["cost_within_budget"]

@@ -11,11 +11,11 @@ from dagster import AssetKey, AssetSelection, DagsterInstance, ExecuteInProcessR
 
 from assets.continuous_training import job_name
 from benchmarks.tiny_product import LAST_COMPLETE_DAY, write_tiny_product
-from definitions import platform_definitions
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.products import load_product
 from ml_platform.lineage.ledger import Ledger
+from tests.samples.trained_here import definitions_training_here
 
 RELEASED = ("gate_verdict", "registered_release", "canary_alias")
 Edit = Callable[[Path], None]
@@ -23,7 +23,7 @@ Edit = Callable[[Path], None]
 
 def run(folder: Path, instance: DagsterInstance, *names: str) -> ExecuteInProcessResult:
     """The whole chain for the last day, or only the named assets, as somebody materializes them in the UI."""
-    defs = platform_definitions([folder])
+    defs = definitions_training_here([folder])
     job = defs.resolve_job_def(job_name(folder.name))
     if names:
         chosen = AssetSelection.assets(*(AssetKey([folder.name, name]) for name in names))
