@@ -1,6 +1,5 @@
 """A publication: what is online for one product by one set of definitions, whole in a folder of its own."""
 
-import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from ml_platform.contracts.home import Home
 from ml_platform.contracts.serving import LookupSpec
 from ml_platform.contracts.source import ColumnType
 from ml_platform.errors import ContractError, StorageError
+from ml_platform.lineage.exclusive import exclusively
 
 CURRENT = "current.json"
 KEPT_PUBLICATIONS = 3
@@ -92,8 +92,7 @@ def sound_publication(shelf: Path) -> Publication | None:
 def locked(shelf: Path) -> Iterator[None]:
     """One publisher of a shelf at a time."""
     shelf.mkdir(parents=True, exist_ok=True)
-    with (shelf / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with exclusively(shelf / ".lock"):
         yield
 
 

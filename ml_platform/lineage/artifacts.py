@@ -24,6 +24,7 @@ from ml_platform.lineage.artifact_files import (
     verify_files,
     write_atomically,
 )
+from ml_platform.lineage.exclusive import exclusively
 
 __all__ = [
     "Artifact",
@@ -217,9 +218,9 @@ class LocalArtifactStore:
     @contextmanager
     def _exclusively(self, name: str) -> Iterator[None]:
         with self.errors_explained(name.partition("-")[0]):
-            file = self._lock_file(name).open("w")
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock = self._lock_file(name)
+            lock.touch()
+        with exclusively(lock):
             yield
 
     def _remove_leftovers(self, mine: str) -> None:

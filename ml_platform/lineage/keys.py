@@ -1,6 +1,5 @@
 """Ed25519 keys: those that sign, kept 0600, and the public ones that are trusted, for evidence and for operators."""
 
-import fcntl
 import os
 import stat
 import tempfile
@@ -13,6 +12,7 @@ from typing import Any
 from ml_platform.contracts.home import Home
 from ml_platform.errors import ContractError, EvidenceError, StorageError
 from ml_platform.lineage.artifacts import write_atomically
+from ml_platform.lineage.exclusive import exclusively
 from ml_platform.lineage.key_values import SigningKey, TrustedKey, TrustedKeys, public_key_id
 
 __all__ = [
@@ -158,8 +158,7 @@ def new_key(home: Home, role: KeyRole, comment: str) -> SigningKey:
 def locked_keys(home: Home) -> Iterator[None]:
     """One process at a time makes or changes keys."""
     home.keys.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (home.keys / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with exclusively(home.keys / ".lock"):
         yield
 
 

@@ -1,6 +1,5 @@
 """The ledger's tables on SQLite and PostgreSQL, and how a ledger is opened; migrations/ creates and changes them."""
 
-import fcntl
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from sqlalchemy.pool import NullPool
 
 from ml_platform.errors import ContractError
 from ml_platform.lineage.databases import postgres_engine, shown
+from ml_platform.lineage.exclusive import exclusively
 
 BUSY_TIMEOUT_MS = 30_000
 SCHEMA_LOCK = 7_410_220_131
@@ -133,8 +133,7 @@ def _open_sqlite(url: str, path: Path) -> Engine:
 
     if not (path.is_file() and _is_current(engine)):
         # WAL cannot be switched on while others look: one process at a time.
-        with path.with_name(path.name + ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with exclusively(path.with_name(path.name + ".lock")):
             with engine.connect() as connection:
                 driver = connection.connection.dbapi_connection
                 driver.execute("PRAGMA journal_mode = WAL")  # type: ignore[union-attr]

@@ -1,6 +1,5 @@
 """The tables of looks and leases on SQLite and PostgreSQL, and how a store of them is opened."""
 
-import fcntl
 from pathlib import Path
 
 from sqlalchemy import (
@@ -25,6 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from ml_platform.errors import ContractError
 from ml_platform.lineage.databases import postgres_engine, shown
+from ml_platform.lineage.exclusive import exclusively
 
 BUSY_TIMEOUT_S = 5.0
 SCHEMA_LOCK = 7_410_220_133
@@ -90,8 +90,7 @@ def _open_sqlite(url: str, path: Path) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     # WAL cannot be switched on while others look: one process at a time.
-    with path.with_name(path.name + ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with exclusively(path.with_name(path.name + ".lock")):
         with engine.connect() as connection:
             connection.connection.dbapi_connection.execute("PRAGMA journal_mode = WAL")  # type: ignore[union-attr]
         with engine.connect().execution_options(writes=True) as connection, connection.begin():

@@ -1,6 +1,5 @@
 """MLflow as the place where people look: versions, links, tags and aliases that mirror the ledger."""
 
-import fcntl
 import logging
 import os
 import re
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ml_platform.contracts.deployment import DeploymentState
 from ml_platform.contracts.release import Release
 from ml_platform.errors import MlPlatformError
+from ml_platform.lineage.exclusive import exclusively
 from ml_platform.registry.aliases import AliasEdit, Mirrored, log_edit, mirror_aliases
 
 if TYPE_CHECKING:
@@ -199,8 +199,7 @@ class MlflowRegistry:
     def _alone(self) -> Iterator[None]:
         """One process of this machine at a time: MLflow creates its tables and its versions without a lock."""
         self.artifact_root.mkdir(parents=True, exist_ok=True)
-        with (self.artifact_root / ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with exclusively(self.artifact_root / ".lock"):
             yield
 
     def _unless_down(self, what: str, work: Callable[[], T]) -> tuple[T | None, str]:

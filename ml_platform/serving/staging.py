@@ -23,6 +23,7 @@ from ml_platform.contracts.serving import ServingContent
 from ml_platform.errors import ArtifactCorruptError, NotEligibleError, StorageError
 from ml_platform.lineage.artifacts import Artifact, ArtifactStore
 from ml_platform.lineage.contents import AnyContent, find_content
+from ml_platform.lineage.exclusive import exclusively
 from ml_platform.serving.adapter_names import FILES, WEIGHTS, adapter_name
 from ml_platform.serving.deployment import AdmittedRelease
 
@@ -125,18 +126,17 @@ class Staging:
     def _staged(self, candidate: Artifact, files: Mapping[str, str]) -> Stage:
         stage = Stage(self._folder / candidate.sha256, files)
         try:
-            if stage.path.exists():
-                with contextlib.suppress(ArtifactCorruptError):
-                    stage.verify()
-                    os.utime(stage.path)
-                    return stage
-            self._publish(candidate, stage)
+            if not _sound(stage):
+                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                # What one worker staged meanwhile, or is reading just now, must not be taken for a damaged stage.
+                with exclusively(self._folder / ".lock"):
+                    if not _sound(stage):
+                        self._publish(candidate, stage)
         except OSError as error:
             raise StorageError(f"{stage.path}: the adapter could not be staged: {error}. Free disk space.") from error
         return stage
 
     def _publish(self, candidate: Artifact, stage: Stage) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         work = Path(tempfile.mkdtemp(prefix=".staging-", dir=self._folder))
         try:
             for name, sha256 in stage.files.items():
@@ -145,11 +145,20 @@ class Staging:
                 damaged = Path(tempfile.mkdtemp(prefix=".damaged-", dir=self._folder))
                 stage.path.rename(damaged / "stage")
                 shutil.rmtree(damaged, ignore_errors=True)
-            with contextlib.suppress(OSError):  # Another worker was first; what it staged is verified below.
-                work.rename(stage.path)
+            work.rename(stage.path)
             stage.verify()
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def _sound(stage: Stage) -> bool:
+    """Whether the stage is there and intact; then it counts as used just now."""
+    try:
+        stage.verify()
+    except ArtifactCorruptError:
+        return False
+    os.utime(stage.path)
+    return True
 
 
 def _adapter_files(candidate: Artifact, release: Release) -> dict[str, str]:

@@ -6,11 +6,15 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from ml_platform.serving.gateway import connection
+from ml_platform.serving.gateway.connection import GatewayConnection
 from ml_platform.serving.question import Question, ReplyStatus
 from tests.samples.gateway import ANSWER, PRODUCT, Running, asked, running_gateway
 
@@ -134,6 +138,64 @@ def test_a_head_without_end_is_refused(gateway: Running) -> None:
     with connect(gateway) as sock:
         sock.sendall(b"POST / HTTP/1.1\r\n" + b"x-header: " + b"y" * 40_000)
         assert_error(read_all(sock), 431, "head_too_large")
+
+
+def read_one(sock: socket.socket) -> int:
+    """The status of the next response on a connection that goes on."""
+    answer = HTTPResponse(sock)
+    answer.begin()
+    answer.read()
+    return answer.status
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, method: str) -> list[object]:
+    """Grows with every call of a method of the gateway's connections."""
+    plain, calls = getattr(GatewayConnection, method), []
+
+    def counting(self: GatewayConnection) -> None:
+        plain(self)
+        calls.append(self)
+
+    monkeypatch.setattr(GatewayConnection, method, counting)
+    return calls
+
+
+def test_a_large_body_does_not_count_for_the_next_head(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, body = counted(monkeypatch, "on_message_begin"), json.dumps(asked("x" * 40_000)).encode()
+    with connect(gateway) as sock:
+        sock.sendall(head(gateway, len(body)))
+        until(lambda: len(begun) == 1, "the head was read before the body was sent")
+        sock.sendall(body)
+        assert read_one(sock) == 200
+        again = head(gateway, len(body))
+        sock.sendall(again[:40])
+        until(lambda: len(begun) == 2, "half a head was read")
+        sock.sendall(again[40:] + body)
+        assert read_one(sock) == 200
+
+
+def test_a_request_that_has_begun_to_arrive_is_answered_by_a_gateway_that_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "IDLE_DRAIN_S", 0.01)
+    begun, drained = counted(monkeypatch, "on_message_begin"), counted(monkeypatch, "_end_if_idle")
+    answered = []
+    with ThreadPoolExecutor(1) as beside:
+        with running_gateway(tmp_path) as gateway:
+            body = json.dumps(asked("Is it?")).encode()
+            whole, sock = head(gateway, len(body)) + body, connect(gateway)
+            sock.sendall(whole[:30])
+            until(lambda: begun, "half a head was read")
+
+            def finish() -> None:
+                until(lambda: drained, "an idle connection would have been ended")
+                sock.sendall(whole[30:])
+                answered.append(read_one(sock))
+
+            finishing = beside.submit(finish)
+        finishing.result()
+    sock.close()
+    assert answered == [200]
 
 
 @pytest.mark.parametrize(

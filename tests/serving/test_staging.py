@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -223,3 +225,21 @@ def test_a_full_disk_is_said_in_words(world: World, tmp_path: Path) -> None:
     (tmp_path / "staging").write_text("a file where the folder belongs")
     with pytest.raises(MlPlatformError, match="could not be staged"):
         Staging(world.store, tmp_path / "staging").stage(world.release(1))
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_workers_that_stage_the_same_release_at_once_leave_each_others_stage_alone(
+    world: World, staging: Staging, damaged: bool
+) -> None:
+    for seed in range(1, 16):
+        release, begin = world.release(seed), threading.Barrier(6)
+        if damaged:
+            flip(staging.stage(release).adapter_path / "adapter_model.safetensors", 9)
+
+        def stage(release: Release = release, begin: threading.Barrier = begin) -> Path:
+            begin.wait()
+            return staging.stage(release).adapter_path
+
+        with ThreadPoolExecutor(6) as workers:
+            asked = [workers.submit(stage) for _ in range(6)]
+        assert len({one.result() for one in asked}) == 1

@@ -1,6 +1,5 @@
 """MLflow sees every training run: hyperparameters, each step's numbers, the loss curve, environment and data."""
 
-import fcntl
 import importlib.metadata
 import json
 import logging
@@ -14,6 +13,7 @@ from typing import Any
 from ml_platform.contracts.home import Home
 from ml_platform.families.lora.request import TrainingRequest
 from ml_platform.lineage.artifacts import Artifact
+from ml_platform.lineage.exclusive import exclusively
 
 SECONDS_BETWEEN_WRITES = 5.0
 _QUIET = {
@@ -95,8 +95,7 @@ class Tracker:
             os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
             self.home.mlflow_artifacts.mkdir(parents=True, exist_ok=True)
             # MLflow creates the tables of a new database without a lock of its own.
-            with (self.home.mlflow_artifacts / ".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with exclusively(self.home.mlflow_artifacts / ".lock"):
                 from mlflow import MlflowClient
 
                 logging.getLogger("alembic").setLevel(logging.WARNING)

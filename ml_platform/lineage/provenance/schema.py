@@ -1,6 +1,5 @@
 """The tables of the provenance store on SQLite and PostgreSQL, and how one is opened."""
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from sqlalchemy.exc import ArgumentError
 
 from ml_platform.errors import ContractError, RefusedError
 from ml_platform.lineage.databases import postgres_engine, shown
+from ml_platform.lineage.exclusive import exclusively
 
 BUSY_TIMEOUT_S = 30.0
 SCHEMA_LOCK = 7_410_220_132
@@ -145,8 +145,7 @@ def _open_sqlite(url: URL, path: Path) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     # WAL cannot be switched on while others look: one process at a time.
-    with _disposed_on_failure(engine), path.with_name(path.name + ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with _disposed_on_failure(engine), exclusively(path.with_name(path.name + ".lock")):
         with engine.connect() as connection:
             driver = connection.connection.dbapi_connection
             # Before the first page is written: several records to a page, where one and a half would waste a third.

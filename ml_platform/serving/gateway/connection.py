@@ -12,7 +12,8 @@ from ml_platform.serving.gateway.failures import RETRY_SOON, HttpError
 
 HEAD_BYTES = 32 << 10
 LINGER_S = 2.0
-IDLE_DRAIN_S = 0.5
+IDLE_DRAIN_S = 2.0
+"""Longer than a client that asks all the time ever pauses: its next answer tells it that the connection ends."""
 
 
 class GatewayConnection(HttpToolsProtocol):
@@ -53,16 +54,18 @@ class GatewayConnection(HttpToolsProtocol):
         """See asyncio.Protocol."""
         if self.transport.is_closing() and self.cycle is None:
             return
-        self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+        if not self._in_head:
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
             self._refuse(HttpError(431, "head_too_large", f"a request's head may have {HEAD_BYTES:,} bytes at most."))
 
     def on_message_begin(self) -> None:
         """See httptools."""
         super().on_message_begin()
         self.scope["connection"] = self  # type: ignore[typeddict-unknown-key]
-        self._in_head = True
+        self._in_head, self._head_bytes = True, 0
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(self.head_seconds, self._head_late)
 
@@ -92,7 +95,10 @@ class GatewayConnection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def _end_if_idle(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
+        if self._in_head and self._head_bytes:
+            # A request has begun to arrive. It is answered, or refused when its head is late.
+            self.loop.call_later(IDLE_DRAIN_S, self._end_if_idle)
+        elif self.cycle is None or self.cycle.response_complete:
             self.transport.close()
         else:
             self.cycle.keep_alive = False
