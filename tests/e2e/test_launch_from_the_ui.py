@@ -66,14 +66,16 @@ def finished_backfill(deployment: Deployment, backfill_id: str) -> dict[str, Any
     return found if found["status"].startswith(("COMPLETED", "FAILED", "CANCELED")) else None
 
 
-def test_a_day_launched_from_the_ui_becomes_a_canary_and_a_past_day_moves_nothing(deployment: Deployment) -> None:
-    product, location = deployment.product, "ml_platform"
+@pytest.fixture(scope="module")
+def launched(deployment: Deployment) -> dict[str, Any]:
+    """The run of the whole chain for the last day, started as the UI starts it, once it has succeeded."""
+    product = deployment.product
     selector = {
         "repositoryName": "__repository__",
-        "repositoryLocationName": location,
+        "repositoryLocationName": "ml_platform",
         "pipelineName": job_name(product),
     }
-    launched = deployment.ask(
+    answer = deployment.ask(
         LAUNCH_RUN,
         executionParams={
             "mode": "default",
@@ -82,20 +84,29 @@ def test_a_day_launched_from_the_ui_becomes_a_canary_and_a_past_day_moves_nothin
             "executionMetadata": {"tags": [{"key": "dagster/partition", "value": LAST_COMPLETE_DAY}]},
         },
     )["launchPipelineExecution"]
-    assert launched["__typename"] == "LaunchRunSuccess", launched
-    run_id = launched["run"]["id"]
-    run = deployment.wait_for("the end of the run", lambda: finished_run(deployment, run_id))
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    run_id = answer["run"]["id"]
+    run: dict[str, Any] = deployment.wait_for("the end of the run", lambda: finished_run(deployment, run_id))
     assert run["status"] == "SUCCESS", why(deployment, run_id)
-    made = {(found["assetKey"]["path"][-1], found["partition"]) for found in run["assetMaterializations"]}
+    return run
+
+
+def test_a_day_launched_from_the_ui_becomes_a_canary(deployment: Deployment, launched: dict[str, Any]) -> None:
+    made = {(found["assetKey"]["path"][-1], found["partition"]) for found in launched["assetMaterializations"]}
     assert made == {(name, LAST_COMPLETE_DAY) for name in CHAIN}
     ledger = Ledger(deployment.home.ledger_url)
-    serving = ledger.state(product).slots
+    serving = ledger.state(deployment.product).slots
     assert set(serving) == {SlotName.CANARY}
-    release = ledger.replay(product).releases[serving[SlotName.CANARY]]
+    release = ledger.replay(deployment.product).releases[serving[SlotName.CANARY]]
     assert release.data.as_of.isoformat() == LAST_COMPLETE_DAY
     assert release.model.training["learning_rate"] == 0.02
 
-    past = "2024-01-28"
+
+@pytest.mark.full_size
+def test_a_past_day_backfilled_from_the_ui_moves_nothing(deployment: Deployment, launched: dict[str, Any]) -> None:
+    assert launched["status"] == "SUCCESS"
+    product, past, ledger = deployment.product, "2024-01-28", Ledger(deployment.home.ledger_url)
+    serving = ledger.state(product).slots
     started = deployment.ask(
         LAUNCH_BACKFILL,
         backfillParams={
@@ -109,8 +120,6 @@ def test_a_day_launched_from_the_ui_becomes_a_canary_and_a_past_day_moves_nothin
     backfill_id = started["backfillId"]
     done = deployment.wait_for("the end of the backfill", lambda: finished_backfill(deployment, backfill_id))
     assert done["status"] == "COMPLETED_SUCCESS", [why(deployment, run["id"]) for run in done["runs"]]
-    assert {found.data.as_of.isoformat() for found in ledger.replay(product).releases.values()} == {
-        LAST_COMPLETE_DAY,
-        past,
-    }
+    known = {found.data.as_of.isoformat() for found in ledger.replay(product).releases.values()}
+    assert known == {LAST_COMPLETE_DAY, past}
     assert ledger.state(product).slots == serving

@@ -128,14 +128,23 @@ def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(tmp_path, undisturbed
     assert only_candidate(home).sha256 == undisturbed.sha256
 
 
-def test_two_processes_under_torchrun_learn_the_same_as_one_and_find_it_again(tmp_path):
-    home, path = prepared(tmp_path / "two", epochs=1)
-    alone = Home(tmp_path / "one" / "home")
-    one = train_candidate(tiny_request(alone, epochs=1), LocalArtifactStore(alone.artifacts), alone)
+def run_two(home, path):
+    """What two processes under torchrun say."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", ENTRY]
+    return finish(start(home, path, command=torchrun, OMP_NUM_THREADS="1", **NO_MLFLOW))
 
-    first = finish(start(home, path, command=torchrun, OMP_NUM_THREADS="1", **NO_MLFLOW))
-    second = finish(start(home, path, command=torchrun, OMP_NUM_THREADS="1", **NO_MLFLOW))
+
+@pytest.fixture(scope="module")
+def trained_by_two(tmp_path_factory):
+    """The home and the request of a training of two processes, and what they said."""
+    home, path = prepared(tmp_path_factory.mktemp("two"), epochs=1)
+    return home, path, run_two(home, path)
+
+
+def test_two_processes_under_torchrun_learn_the_same_as_one(tmp_path, trained_by_two):
+    home, _path, said = trained_by_two
+    alone = Home(tmp_path / "home")
+    one = train_candidate(tiny_request(alone, epochs=1), LocalArtifactStore(alone.artifacts), alone)
 
     two = only_candidate(home)
     losses = [json.loads(each.file("loss.json").read_bytes()) for each in (one, two)]
@@ -143,8 +152,13 @@ def test_two_processes_under_torchrun_learn_the_same_as_one_and_find_it_again(tm
         single, double = ([point[name] for point in each[curve]] for each in losses)
         assert double == pytest.approx(single, rel=1e-4)
     assert two.facts["training"]["hardware"]["processes"] == 2
-    assert f"candidate {two.sha256[:12]} trained" in first
-    assert f"candidate {two.sha256[:12]} found again" in second
+    assert f"candidate {two.sha256[:12]} trained" in said
+
+
+@pytest.mark.full_size
+def test_two_processes_find_their_training_again(trained_by_two):
+    home, path, _said = trained_by_two
+    assert f"candidate {only_candidate(home).sha256[:12]} found again" in run_two(home, path)
 
 
 def test_mlflow_holds_the_whole_run_once(tmp_path, run_here):
