@@ -4,7 +4,11 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry
 
+from ml_platform.contracts.provenance import ProvenanceRecord, RecordedError
+from ml_platform.contracts.routing import Cohort, RouteReason
 from ml_platform.serving.gateway.metrics import GatewayMetrics, WorkerState
+from ml_platform.serving.question import Reply, ReplyStatus
+from tests.samples.provenance import RELEASES, make_record
 
 QUIET = {"in_flight": 0, "unrecorded": 0, "shadow_dropped": 0, "ledger_age_seconds": None}
 
@@ -30,3 +34,27 @@ def test_the_breaker_of_a_canary_that_was_aborted_is_open_no_more() -> None:
 
 def test_a_release_that_comes_back_shows_its_breaker_again() -> None:
     assert breakers_shown([{"canary": 1.0}, {}, {"canary": 1.0}]) == {"canary": 1.0}
+
+
+def failed(record: ProvenanceRecord, status: ReplyStatus = ReplyStatus.ANSWERED) -> float | None:
+    """What the page says of failures in the arm of this one answer."""
+    registry = CollectorRegistry()
+    GatewayMetrics(registry).answered(Reply(record, record.answer, status))
+    arm = {"product": record.product, "release": (record.release_id or "none")[:12], "cohort": record.cohort.value}
+    return registry.get_sample_value("mlp_answers_failed_total", arm)
+
+
+def test_a_canary_that_production_answers_for_has_failed() -> None:
+    broke = (RecordedError(kind="unparsable", message=f"release {RELEASES[1][:12]}: no JSON"),)
+    stepped_in = {"release_id": RELEASES[0], "route_reason": RouteReason.FELL_BACK}
+    assert failed(make_record(1, cohort=Cohort.CANARY, errors=broke, **stepped_in)) == 1.0
+
+
+def test_a_fallback_reply_is_a_failure_of_the_assigned_release() -> None:
+    nobody = {"release_id": None, "adapter": None, "prompt": None, "route_reason": RouteReason.NOTHING_SERVES}
+    assert failed(make_record(1, **nobody), ReplyStatus.FALLBACK) == 1.0
+
+
+def test_failures_are_shown_from_the_first_answer_on_so_that_the_first_failure_counts() -> None:
+    assert failed(make_record(1)) == 0.0
+    assert failed(make_record(10)) == 0.0

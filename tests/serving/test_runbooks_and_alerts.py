@@ -122,6 +122,18 @@ def test_labels_that_alerts_and_dashboard_select_by_exist() -> None:
         assert used <= named[base], f"{name}: {sorted(used - named[base])}"
 
 
+def test_arms_are_compared_by_what_their_own_release_failed_to_answer() -> None:
+    """The status of an answer tells nothing of a canary for which production answers."""
+    panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+    [panel] = [one["targets"][0]["expr"] for one in panels if one["title"] == "Errors by cohort"]
+    [alert] = [rule["expr"] for rule in rules() if rule["alert"] == "CanaryErrors"]
+    for expression in (panel, alert):
+        assert "mlp_answers_failed_total{" in expression
+        assert "status=" not in expression
+    taken_away = alert.partition("unless")[2]
+    assert taken_away.count('cohort="production"') == alert.count('cohort="production"')  # its absence hides nothing
+
+
 def test_panels_have_a_title_a_place_and_a_source() -> None:
     panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ml_platform.monitoring.signals import has_failed
 from ml_platform.serving.gateway.replying import features_incomplete
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class GatewayMetrics:
         self._refused = counter("mlp_refused_total", "Requests that got an error, by its code.", "code")
         self._limited = counter("mlp_rate_limited_total", "Requests that came too often.", "by")
         self._answers = counter("mlp_answers_total", "Answers by what became of them.", *arm, "status")
+        failed = "Answers that the assigned release failed to give, whoever gave one."
+        self._failed = counter("mlp_answers_failed_total", failed, *arm)
         self._total = seconds("mlp_answer_seconds", "From the question to the recorded answer.", *arm)
         self._first = seconds("mlp_first_token_seconds", "To the model's first token.", *arm)
         self._features = seconds("mlp_features_seconds", "Reading the features.", "product")
@@ -83,6 +86,8 @@ class GatewayMetrics:
         record = reply.record
         arm = _arm(record)
         self._answers(*arm, reply.status.value).inc()
+        # By 0, too: a series that begins with its first failure hides that one from `rate`.
+        self._failed(*arm).inc(has_failed(record))
         self._total(*arm).observe(record.timings.total_ms / 1e3)
         if record.timings.first_token_ms is not None:
             self._first(*arm).observe(record.timings.first_token_ms / 1e3)
