@@ -36,6 +36,21 @@ def test_a_release_that_comes_back_shows_its_breaker_again() -> None:
     assert breakers_shown([{"canary": 1.0}, {}, {"canary": 1.0}]) == {"canary": 1.0}
 
 
+def test_refusals_are_shown_as_none_before_the_first_so_that_an_alert_sees_it_rise() -> None:
+    registry = CollectorRegistry()
+    metrics = GatewayMetrics(registry)
+    state = WorkerState(**QUIET, engine_up=True, tables=(("assistant", 7, 0.1),), breakers=())  # type: ignore[arg-type]
+
+    def refusals() -> float | None:
+        return registry.get_sample_value("mlp_admission_refusals_total", {"product": "assistant"})
+
+    metrics.state(state)
+    assert refusals() == 0.0
+    metrics.admission_refused("assistant")
+    metrics.state(state)
+    assert refusals() == 1.0
+
+
 def failed(record: ProvenanceRecord, status: ReplyStatus = ReplyStatus.ANSWERED) -> float | None:
     """What the page says of failures in the arm of this one answer."""
     registry = CollectorRegistry()

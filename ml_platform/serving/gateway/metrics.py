@@ -130,6 +130,7 @@ class GatewayMetrics:
         for product, epoch, exposure in state.tables:
             self._epoch(product).set(epoch)
             self._exposure(product).set(exposure)
+            self._admission(product).inc(0)  # there from the start: `increase` does not see a series' first value
         self._state_of_breakers({(product, release[:12]): opened for product, release, opened in state.breakers})
         for product, moment in state.published:
             self._published(product).set(moment)
