@@ -132,10 +132,12 @@ class Gate:
 
     def __init__(self, engine: Engine) -> None:
         self._passing, self._decoder = threading.Event(), engine._decoder
+        self.reached = threading.Event()
         self._advance = engine._decoder.advance
         self._decoder.advance = self._wait  # type: ignore[method-assign, assignment]
 
     def _wait(self, *arguments: Any) -> list[int]:
+        self.reached.set()
         assert self._passing.wait(60.0)
         return self._advance(*arguments)
 

@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from ml_platform.errors import AdapterMissingError, EngineError
 from ml_platform.serving.adapter_names import CONFIGURATION, WEIGHTS
 from ml_platform.serving.deadline import Deadline
-from tests.samples.engine import CONVERSATIONS, DECODING, Gate, TinyAdapter, make_world, running_engine, using
+from ml_platform.serving.engine.protocol import Ask
+from ml_platform.serving.engine.service import Engine
+from tests.samples.engine import CONVERSATIONS, DECODING, LIMITS, Gate, TinyAdapter, make_world, running_engine, using
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +226,25 @@ def test_loading_and_unloading_under_load_changes_no_answer(world, shared):
     expected, found, changes = using(shared, work)
     assert found == {expected}
     assert changes
+
+
+def test_a_stream_that_is_left_gives_its_adapter_back_once(world):
+    """Its last token and its end reach the event loop together here, as they do where that is busy."""
+    one = world.adapters[0]
+
+    async def work():
+        engine = Engine(world.base, LIMITS, threads=1)
+        gate = Gate(engine)
+        engine.start()
+        await engine.shelf.load(one.name, str(one.path))
+        asked = Ask(one.name, tuple(CONVERSATIONS[0]), 24, streams=True, with_usage=False)
+        async with engine.generation(asked) as left:
+            assert await asyncio.to_thread(gate.reached.wait, 60.0)
+        gate.open()
+        while left.job.outcome is None:
+            time.sleep(0.001)  # the loop must not run before both are there
+        await engine.stop()
+        (held,) = engine.shelf.held
+        return held.uses
+
+    assert asyncio.run(work()) == 0

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,7 +88,7 @@ class Engine:
                 self.shelf.release(held)
             else:
                 # The row is given back by the thread of the model, and its adapter must not go before.
-                job.tell = lambda: self.shelf.release(held) if job.outcome else None
+                job.streams, job.tell = False, _once_ended(job, lambda: self.shelf.release(held))
                 self.scheduler.cancel(job)
 
     def _require_short(self, ask: Ask) -> None:
@@ -135,6 +135,17 @@ class Engine:
         except (EngineError, TimeoutError):
             self.scheduler.cancel(job)
         return self.scheduler.last_token_at >= asked
+
+
+def _once_ended(job: Job, act: Callable[[], None]) -> Callable[[], None]:
+    """A `tell` that acts at the end and never again: a stream's last token may be told after its outcome is there."""
+
+    def tell() -> None:
+        if job.outcome:
+            job.tell = lambda: None
+            act()
+
+    return tell
 
 
 class Generation:
