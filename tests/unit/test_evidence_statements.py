@@ -197,6 +197,22 @@ def test_an_envelope_without_a_signature_is_refused() -> None:
         verify_evidence(canonical_bytes(plain | {"signatures": []}), TRUSTED)
 
 
+@pytest.mark.parametrize("key_id", [5, 0.5, None, True, [], {}, ""])
+def test_a_key_id_that_no_trusted_key_could_have_is_refused(key_id: object) -> None:
+    plain = json.loads(sign_evidence(sample(), KEY))
+    plain["signatures"][0]["keyid"] = key_id
+    with pytest.raises(EvidenceError):
+        verify_evidence(canonical_bytes(plain), TRUSTED)
+
+
+def test_unknown_keys_beside_a_signature_that_fits_are_refused() -> None:
+    plain = json.loads(sign_evidence(sample(), KEY))
+    plain["signatures"][0]["more"] = 1
+    for read in (read_evidence, signed_by, lambda bad: verify_evidence(bad, TRUSTED)):
+        with pytest.raises(EvidenceError, match="unknown"):
+            read(canonical_bytes(plain))
+
+
 def test_repeated_keys_of_an_envelope_are_refused() -> None:
     envelope = sign_evidence(sample(), KEY)
     with pytest.raises(EvidenceError, match="repeated"):

@@ -1,11 +1,13 @@
 """Which promotion policy counts is an operator's signed word, and nobody else's."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from ml_platform.contracts.canonical import canonical_bytes
 from ml_platform.contracts.events import EventKind, PolicyPinned
 from ml_platform.contracts.release import Release
 from ml_platform.errors import EvidenceError, LedgerCorruptError, RefusedError
@@ -157,6 +159,19 @@ def test_a_pin_of_a_policy_that_was_never_recorded_is_refused(controller: Contro
     ):
         transaction.append(PolicyPinned(policy_sha256=POLICY.sha256, envelope_sha256="0" * 64))
     assert controller.ledger.events() == ()
+
+
+def test_an_envelope_whose_key_id_is_no_text_stops_no_move(controller: Controller) -> None:
+    """Whoever can append to the ledger can append what is well-formed, and nothing more comes of it."""
+    said = pin(controller)
+    assert said is not None
+    release = proven(controller)
+    plain = json.loads(sign_pin(said, STRANGER))
+    plain["signatures"][0]["keyid"] = 5
+    with controller.ledger.write(PRODUCT, LATER, "forger") as transaction:
+        transaction.append_pin(said, canonical_bytes(plain))
+    assert controller.pinned(PRODUCT) == said
+    assert isinstance(opened(controller, release), Move)
 
 
 def test_a_flipped_bit_in_any_byte_of_a_pin_is_refused(controller: Controller) -> None:
