@@ -40,9 +40,12 @@ class Problems:
         # What is damaged stays so until somebody repairs it, and a whole chain is read again at every try.
         wait = backoff_seconds(tries, refused=isinstance(error, IntegrityError))
         self._tries[what] = tries, self._monotonic() + wait
-        reason = str(error) or f"{what} did not answer in time."
+        ours = isinstance(error, (MlPlatformError, TimeoutError))
+        reason = str(error) if ours else f"a mistake of our own ({type(error).__name__}: {error})."
+        reason = reason or f"{what} did not answer in time."
         if self.present.get(what) != reason:
-            log.error("what is admitted keeps serving, but %s cannot be followed: %s", what, reason)
+            trace = None if ours else error
+            log.error("what is admitted keeps serving, but %s cannot be followed: %s", what, reason, exc_info=trace)
         self.present[what] = reason
         return wait
 

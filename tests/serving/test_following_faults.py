@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,8 @@ from ml_platform.contracts.home import Home
 from ml_platform.errors import ContractError
 from ml_platform.lineage.standing import Trust
 from ml_platform.serving.loaded import ReleaseLoader
+from ml_platform.serving.routing import RoutingTable
+from ml_platform.serving.wanted import decide_table
 from tests.samples.followed import Watched, World, all_but, until, watching
 
 
@@ -199,7 +202,7 @@ def test_a_follower_that_is_cancelled_leaves_nothing_running(local: World) -> No
     asyncio.run(run())
 
 
-def test_a_mistake_of_our_own_ends_in_the_log_and_the_next_round_begins_anew(
+def test_a_mistake_of_our_own_is_a_problem_with_its_traceback_in_the_log_until_a_round_succeeds(
     local: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def run() -> None:
@@ -209,8 +212,51 @@ def test_a_mistake_of_our_own_ends_in_the_log_and_the_next_round_begins_anew(
             return local.trust
 
         mistakes = iter([True, True])
-        watched = Watched(local, trust=trust, monotonic=time.monotonic)
+        watched = Watched(local, trust=trust)
         first = local.serve(1)
+        for _ in range(2):
+            await watched.look_later()
+            assert watched.follower.problems == {"the ledger": "a mistake of our own (KeyError: 'a mistake')."}
+        await watched.look_later()
+        assert watched.serves(first)
+        assert watched.follower.problems == {}
+
+    asyncio.run(run())
+    (told,) = [one for one in caplog.records if "a mistake of our own" in one.message]
+    assert told.exc_info
+
+
+def test_a_product_whose_reading_fails_as_nobody_thought_of_is_a_problem(
+    local: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def steps(watched: Watched) -> None:
+        first = local.serve(1)
+        await watched.look()
+        with monkeypatch.context() as broken:
+            broken.setattr("ml_platform.serving.reading.assess_admission", lambda *_: len(5))  # type: ignore[arg-type]
+            second = local.try_out(2)
+            await watched.look_later()
+            assert "TypeError" in watched.follower.problems[local.product]
+            assert (watched.table.production, watched.table.canary) == (first, None)
+        await watched.look_later()
+        assert (watched.table.canary, watched.follower.problems) == (second, {})
+
+    watching(local, steps)
+
+
+def test_a_round_that_fails_behind_its_reading_ends_in_the_log_and_the_next_begins_anew(
+    local: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        watched = Watched(local, monotonic=time.monotonic)
+        first, decided = local.serve(1), iter([ZeroDivisionError(), ZeroDivisionError()])
+
+        def decide(*given: Any) -> RoutingTable | None:
+            if mistake := next(decided, None):
+                raise mistake
+            return decide_table(*given)
+
+        monkeypatch.setattr("ml_platform.serving.following.decide_table", decide)
         task = asyncio.create_task(watched.follower.follow())
         await until(lambda: watched.serves(first))
         task.cancel()
