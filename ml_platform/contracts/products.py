@@ -29,6 +29,10 @@ VARIABLE = "ML_PLATFORM_PRODUCTS"
 PLAIN_SERVING = ServingSpec(version="1.0.0")
 """How a product serves that says nothing of it."""
 
+_SAID_ELSEWHERE = (
+    "examples.entity, examples.facts or the entity of the features, or say in a serving.yaml what requests bring"
+)
+
 
 @dataclass(frozen=True)
 class Product:
@@ -57,7 +61,7 @@ class Product:
         """
         # A gateway loads the file of the hook alone, so no other one can change an answer.
         named = [self.serving.facts.partition(":")[0]] if self.serving.facts else []
-        sources = {name: (self.folder / name).read_text("utf-8") for name in named if (self.folder / name).is_file()}
+        sources = {name: _source_text(self.folder / name) for name in named if (self.folder / name).is_file()}
         return ServingContent.parse(
             {
                 "spec": self.serving,
@@ -80,9 +84,13 @@ class Product:
         for column in (*self.serving.entity, *self.serving.given):
             kind = next((source.columns[column] for source in ordered if column in source.columns), None)
             if kind is None:
+                known = [name for source in sources.values() for name in source.columns]
+                nearest = difflib.get_close_matches(column, known, n=1)
+                hint = f": did you mean '{nearest[0]}'?" if nearest else "."
+                said = "entity or given in serving.yaml" if self.spec.files.serving else _SAID_ELSEWHERE
                 raise ContractError(
-                    f"{self.folder}: serving: requests are to bring '{column}', but no source has such a column. "
-                    "Correct entity or given in serving.yaml."
+                    f"{self.folder}: serving: requests are to bring '{column}', but no source has such a column{hint} "
+                    f"Correct {said}."
                 )
             found[column] = kind
         return found
@@ -111,6 +119,13 @@ class Product:
         return {path.relative_to(self.folder).as_posix(): file_sha256(path) for path in files}
 
 
+def _source_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ContractError(f"{path}: cannot be read as UTF-8: {error}. Save it again as UTF-8.") from error
+
+
 def _imported(path: Path, name: str) -> ModuleType:
     """The module in a file, registered under its name as dataclasses and pickling need it."""
     spec = importlib.util.spec_from_file_location(name, path)
@@ -127,7 +142,10 @@ def _imported(path: Path, name: str) -> ModuleType:
 
 
 def load_product(folder: Path) -> Product:
-    """The product in a folder. Raises ContractError that names the file and the key."""
+    """The product in a folder, which a release could serve as it says.
+
+    Raises ContractError that names the file and the key.
+    """
     spec = ProductSpec.read(folder / "product.yaml")
     if spec.name != folder.name:
         raise ContractError(
@@ -140,7 +158,7 @@ def load_product(folder: Path) -> Product:
         return model.read(folder / name) if name else None
 
     features = optional(FeatureSpec, files.features)
-    return Product(
+    product = Product(
         folder=folder,
         spec=spec,
         prompt=PromptSpec.read(folder / files.prompt),
@@ -151,6 +169,9 @@ def load_product(folder: Path) -> Product:
         features=features,
         serving=optional(ServingSpec, files.serving) or _plain_serving(spec, features),
     )
+    # Only the release needs it, after hours of training: a mistake is to be told before.
+    _ = product.serving_content
+    return product
 
 
 def _plain_serving(spec: ProductSpec, features: FeatureSpec | None) -> ServingSpec:

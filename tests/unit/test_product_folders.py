@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ml_platform.contracts.products import find_product, load_product, product_folders
 from ml_platform.errors import ContractError, UnknownProductError
@@ -80,6 +81,62 @@ def test_a_file_that_product_yaml_names_must_be_there(folder: Path) -> None:
 def test_what_is_wrong_in_any_file_is_told_with_that_file(folder: Path) -> None:
     (folder / "monitor_policy.yaml").write_text("version: 1.0.0\nlabel_age: 3\n")
     with pytest.raises(ContractError, match=r"monitor_policy\.yaml: unknown key 'label_age': did you mean 'label_"):
+        load_product(folder)
+
+
+@pytest.mark.parametrize(
+    ("plain", "mistaken", "told"),
+    [
+        (
+            "entity: [flight_id]",
+            "entity: [flight]",
+            r"requests are to bring 'flight', .*: did you mean 'flight_id'\? Cor",
+        ),
+        (
+            "entity: [flight_id]",
+            "entity: [scheduled_departure]",
+            "'scheduled_departure' is of type timestamp, expected",
+        ),
+        (
+            "entity: [flight_id]",
+            "entity: [flight_id]\ngiven: [colour]",
+            "'colour', .* Correct entity or given in servi",
+        ),
+        ("facts: facts.py:facts_of", "facts: fact.py:facts_of", r"the hook 'fact\.py:facts_of' is in none of the prod"),
+    ],
+)
+def test_a_product_that_no_release_could_serve_is_refused_before_it_trains(
+    folder: Path, plain: str, mistaken: str, told: str
+) -> None:
+    serving = (folder / "serving.yaml").read_text()
+    assert plain in serving
+    (folder / "serving.yaml").write_text(serving.replace(plain, mistaken))
+    with pytest.raises(ContractError, match=told):
+        load_product(folder)
+
+
+@pytest.mark.parametrize(
+    ("fact", "told"),
+    [
+        ("colour", r"requests are to bring 'colour', .* Correct examples\.entity, examples\.facts or "),
+        ("line\nbreak", r"how it serves: key 'spec\.given"),
+    ],
+)
+def test_without_a_serving_yaml_facts_that_no_request_could_bring_are_refused(
+    folder: Path, fact: str, told: str
+) -> None:
+    spec = yaml.safe_load((folder / "product.yaml").read_text())
+    del spec["files"]["serving"]
+    spec["sources"]["schedule"]["columns"]["line\nbreak"] = "string"
+    spec["examples"]["facts"] = [fact]
+    (folder / "product.yaml").write_text(yaml.safe_dump(spec))
+    with pytest.raises(ContractError, match=told):
+        load_product(folder)
+
+
+def test_a_hook_of_serving_that_is_no_utf_8_is_refused_by_its_name(folder: Path) -> None:
+    (folder / "facts.py").write_bytes(b"# Gr\xf6\xdfe\n")
+    with pytest.raises(ContractError, match=r"facts\.py: cannot be read as UTF-8"):
         load_product(folder)
 
 

@@ -219,8 +219,10 @@ def test_an_unknown_column_is_named_with_the_nearest_one(prepare: Prepare) -> No
         prepare(rows, examples={"utterance": "{Txt}"})
     with pytest.raises(ContractError, match=r"examples.answer.label: there is no column 'labels'"):
         prepare(rows, examples={"answer": {"label": "{labels}"}})
-    with pytest.raises(ContractError, match=r"examples.facts: there is no column 'nothing'"):
-        prepare(rows, examples={"facts": ["nothing"]})
+    with pytest.raises(ContractError, match=r"requests are to bring 'txt', .*: did you mean 'text'\?"):
+        prepare(rows, examples={"facts": ["txt"]})
+    with pytest.raises(ContractError, match=r"examples.slices: there is no column 'nothing'"):
+        prepare(rows, examples={"slices": ["nothing"]})
     with pytest.raises(ContractError, match=r"examples.source: there is no source 'row': did you mean 'rows'\?"):
         prepare(rows, examples={"source": "row"})
     with pytest.raises(ContractError, match=r"opens a brace that nothing closes"):
