@@ -137,6 +137,23 @@ def test_personal_data_that_the_facts_hold_may_be_said() -> None:
     assert "personal_data" in stopped_by(rules().assess_output(said, Asked("", {**FACTS, "hotline": None})))
 
 
+@pytest.mark.parametrize(
+    ("reply", "guardrail", "stored"),
+    [
+        ("Please call:\n0201234567", "personal_data", "Please call:\n[phone]"),
+        ('Say "hi" to\tann@example.com', "personal_data", 'Say "hi" to\t[email]'),
+        ("\nann@example.com", "personal_data", "\n[email]"),
+        ("It is low.\nmotherfucker", "toxicity", "It is low.\nmotherfucker"),
+    ],
+)
+def test_an_answer_of_fields_is_read_and_stored_as_people_see_it(reply: str, guardrail: str, stored: str) -> None:
+    """Not as JSON spells it: there an `n` stands before what begins a line, and a backslash before a quote."""
+    report = rules().assess_output(answer(reply=reply), ASKED)
+    assert guardrail in stopped_by(report)
+    assert json.loads(report.text) == {**GOOD, "reply": stored}
+    assert list(json.loads(report.text)) == list(GOOD)
+
+
 def test_no_reason_holds_what_was_found() -> None:
     secret = "zaphod@example.com"
     reports = [

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
@@ -77,15 +78,28 @@ class DeterministicGuardrails:
         verdicts = [_verdict("schema", Stage.OUTPUT, schema)]
         if verdicts[0].verdict is Verdict.PASS and self._grounded:
             verdicts.append(_verdict("grounded", Stage.OUTPUT, lambda: self._beyond_facts(parsed[0], asked)))
-        verdicts.append(_verdict("personal_data", Stage.OUTPUT, lambda: self._discloses(answer, asked)))
-        verdicts.append(_verdict("toxicity", Stage.OUTPUT, lambda: self._toxic(answer)))
-        text, redacted = self._stored(sound(answer))
+        read = parsed[0] if parsed else ParsedAnswer(answer, None)
+        said = [answer] if read.fields is None else list(map(str, read.fields.values()))
+        verdicts.append(_verdict("personal_data", Stage.OUTPUT, lambda: self._discloses(said, asked)))
+        verdicts.append(_verdict("toxicity", Stage.OUTPUT, lambda: self._toxic(said)))
+        text, redacted = self._stored_answer(read)
         return GuardrailReport(stage=Stage.OUTPUT, verdicts=tuple(verdicts), text=text, redacted=redacted)
 
     def _stored(self, text: str) -> tuple[str, dict[str, int]]:
         if len(text) > LONGEST_STORED_CHARACTERS:
             return "[longer than can be looked at]", {}
         return redact(text, self._spec.redact)
+
+    def _stored_answer(self, read: ParsedAnswer) -> tuple[str, dict[str, int]]:
+        """Field by field where there are fields: redacted as a text, JSON hides what stands beside its escapes."""
+        if read.fields is None or len(read.text) > LONGEST_STORED_CHARACTERS:
+            return self._stored(sound(read.text))
+        clean = {name: redact(str(value), self._spec.redact) for name, value in read.fields.items()}
+        redacted = sum((Counter(found) for _, found in clean.values()), Counter[str]())
+        if not redacted:
+            return read.text, {}
+        fields = {name: text if found else read.fields[name] for name, (text, found) in clean.items()}
+        return json.dumps(fields, ensure_ascii=False), dict(redacted)
 
     def _attack(self, text: str) -> Finding:
         if self._blocked is not None and self._blocked.search(folded(text)):
@@ -106,16 +120,15 @@ class DeterministicGuardrails:
             return f"{missing} number(s), time(s) or code(s) that neither the facts nor the question hold"
         return None if all(text.strip() for text in texts) else "an empty reply"
 
-    def _discloses(self, answer: str, asked: Asked) -> Finding:
+    def _discloses(self, said: Sequence[str], asked: Asked) -> Finding:
         """Personal data that the facts hold, such as an airline's hotline, is no disclosure."""
-        seen = visible(answer)
         known = [str(value) for value in asked.facts.values() if isinstance(value, str)]
-        found = find_personal_data(seen, self._spec.redact)
-        kinds = sorted({one.kind for one in found if not any(seen[one.start : one.end] in fact for fact in known)})
-        return f"personal data: {', '.join(kinds)}" if kinds else None
+        found = ((seen, one) for seen in map(visible, said) for one in find_personal_data(seen, self._spec.redact))
+        kinds = {one.kind for seen, one in found if not any(seen[one.start : one.end] in fact for fact in known)}
+        return f"personal data: {', '.join(sorted(kinds))}" if kinds else None
 
-    def _toxic(self, answer: str) -> Finding:
-        count = self._terms.count(answer)
+    def _toxic(self, said: Sequence[str]) -> Finding:
+        count = sum(map(self._terms.count, said))
         return f"{count} term(s) of the list that the guardrails name" if count else None
 
 
