@@ -134,6 +134,14 @@ def test_arms_are_compared_by_what_their_own_release_failed_to_answer() -> None:
     assert taken_away.count('cohort="production"') == alert.count('cohort="production"')  # its absence hides nothing
 
 
+def test_features_are_stale_only_once_a_weekly_run_is_overdue() -> None:
+    """What fires between two runs that come in time is an alert that nobody can stop."""
+    [rule] = [rule for rule in rules() if rule["alert"] == "FeaturesStale"]
+    days = re.search(r"> (\d+) \* 86400$", rule["expr"])
+    assert days
+    assert int(days[1]) > 7 + 1  # a run takes hours, and Monday's may be Tuesday's
+
+
 def test_panels_have_a_title_a_place_and_a_source() -> None:
     panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
