@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ml_platform.contracts.base import Contract, Name, Sha256
@@ -49,7 +49,10 @@ def describe(kind: str, recipe: Mapping[str, Any], folder: Path, facts: dict[str
 
 
 def parse_manifest(data: bytes, where: str, kind: str, sha256: str) -> ArtifactManifest:
-    """The manifest in these bytes, whose digest must be `sha256`; raises ArtifactCorruptError."""
+    """The manifest in these bytes, whose digest must be `sha256`; raises ArtifactCorruptError.
+
+    The names in it lead to files below the artifact's folder and nowhere else, so that a download writes nowhere else.
+    """
     try:
         manifest = ArtifactManifest.model_validate_json(data)
     except ValueError:
@@ -58,7 +61,19 @@ def parse_manifest(data: bytes, where: str, kind: str, sha256: str) -> ArtifactM
         raise ArtifactCorruptError(
             f"{where}: is not the manifest of {kind} {sha256[:12]}: its digest differs. Materialize the {kind} again."
         )
+    for name in manifest.files:
+        if not _stays_inside(name):
+            raise ArtifactCorruptError(
+                f"{where}: the manifest of {kind} {sha256[:12]} names {name!r}, which is no file of its own folder. "
+                f"Somebody wrote it by hand: find out who can write there. Materialize the {kind} again."
+            )
     return manifest
+
+
+def _stays_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    plain = path.as_posix() == name and bool(path.parts) and "\0" not in name
+    return plain and not path.is_absolute() and ".." not in path.parts and name != MANIFEST
 
 
 def read_manifest(path: Path, kind: str, sha256: str) -> ArtifactManifest:

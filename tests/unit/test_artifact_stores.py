@@ -9,9 +9,10 @@ from typing import Any
 import fsspec
 import pytest
 
+from ml_platform.contracts.canonical import bytes_sha256, digest
 from ml_platform.contracts.home import Home
 from ml_platform.errors import ArtifactCorruptError, StorageError
-from ml_platform.lineage.artifacts import Artifact, ArtifactStore, LocalArtifactStore
+from ml_platform.lineage.artifacts import Artifact, ArtifactManifest, ArtifactStore, LocalArtifactStore, StoredFile
 from ml_platform.lineage.object_store import URL_VARIABLE, ObjectArtifactStore, artifact_store
 
 RECIPE = {"as_of": "2013-03-31", "code_sha256": "0" * 64}
@@ -105,6 +106,40 @@ def test_one_flipped_bit_is_detected_set_aside_and_the_artifact_made_again(place
     again = place.again().make("snapshot", RECIPE, build)
     assert again.sha256 == made.sha256
     assert contents(place.again().open("snapshot", made.sha256))["notes.txt"] == b"late"
+
+
+def forge(store: str, name: str, data: bytes) -> ArtifactManifest:
+    """Puts an artifact with a file of that name where only the store itself would: every digest of it is right."""
+    file = StoredFile(file_sha256=bytes_sha256(data), size_bytes=len(data))
+    forged = ArtifactManifest(kind="snapshot", recipe=RECIPE, files={name: file}, facts={})
+    filesystem, root = fsspec.core.url_to_fs(store)
+    filesystem.makedirs(f"{root}/snapshot/by_recipe", exist_ok=True)
+    filesystem.makedirs(f"{root}/snapshot/{forged.sha256}", exist_ok=True)
+    filesystem.pipe_file(f"{root}/snapshot/{forged.sha256}/manifest.json", forged.canonical_bytes())
+    filesystem.pipe_file(f"{root}/snapshot/by_recipe/{digest(RECIPE)}", forged.sha256.encode())
+    return forged
+
+
+@pytest.mark.parametrize("wanted", ["../../../keys/trusted/evil.json", "{away}/keys/trusted/evil.json"])
+def test_a_forged_artifact_writes_no_key_that_this_machine_would_trust(tmp_path: Path, wanted: str) -> None:
+    """Whoever can write the bucket states digests of its own: only the name tells that this is no artifact."""
+    url, name, key = f"memory://{uuid.uuid4().hex}", wanted.format(away=tmp_path), b"a public key"
+    forged = forge(url, name, key)
+    filesystem, root = fsspec.core.url_to_fs(url)
+    filesystem.pipe_file(f"{root}/snapshot/{forged.sha256}/{name}", key)
+    store = ObjectArtifactStore(url, tmp_path / "artifacts")
+    with pytest.raises(ArtifactCorruptError, match="no file of its own folder"):
+        store.open("snapshot", forged.sha256)
+    assert store.find("snapshot", RECIPE) is None
+    assert not list(tmp_path.rglob("evil.json"))
+    assert store.make("snapshot", RECIPE, build).facts["rows"] == 3
+
+
+@pytest.mark.parametrize("name", ["..", "tables/../../x", "/x", "./x", "a//b", "", ".", "a\0b", "manifest.json"])
+def test_a_manifest_names_files_of_its_own_folder_in_one_spelling_each(place: Place, name: str) -> None:
+    forged = forge(place.root, name, b"")
+    with pytest.raises(ArtifactCorruptError, match="no file of its own folder"):
+        place.again().open("snapshot", forged.sha256)
 
 
 @pytest.mark.parametrize("damaged", [b"", b"\xff\xfe rubbish", b"../../../etc", b"0" * 64])
