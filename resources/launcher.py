@@ -24,6 +24,7 @@ from dagster_pipes import PipesParams
 
 from ml_platform.contracts.home import Home
 from ml_platform.errors import InvalidInputError, TrainingError
+from ml_platform.lineage.object_store import URL_VARIABLE
 from resources.state import PROJECT, home_at
 from resources.training_pod import ENTRY, TrainingPod
 
@@ -90,7 +91,7 @@ class KubernetesLauncher(TrainingLauncher):
                 context=context.op_execution_context,
                 namespace=pod.namespace,
                 base_pod_meta={"labels": {**pod.labels, LAUNCH_LABEL: context.run.run_id}},
-                base_pod_spec=pod.pod_spec(inside),
+                base_pod_spec=pod.pod_spec(inside, os.environ.get(URL_VARIABLE)),
                 pod_wait_timeout=60 * (pod.start_within_minutes + pod.finish_within_minutes),
                 delete_pod_on_completion=False,
             )

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ml_platform.contracts.base import Contract
+from ml_platform.lineage.object_store import URL_VARIABLE
 
 CONTAINER = "train"
 ENTRY = "ml_platform.families.lora.entry"
@@ -44,8 +45,8 @@ class TrainingPod(Contract):
     """deploy/training_pod.yaml.
 
     `home` is the claim that holds ML_PLATFORM_HOME; it must be the volume that the Dagster run sees, for
-    the request is read from it and the candidate is stored in it. Memory and storage are Kubernetes
-    quantities, times are in minutes.
+    the request is read from it, and the candidate is stored in it unless there is an object store. Memory and
+    storage are Kubernetes quantities, times are in minutes.
     """
 
     namespace: str
@@ -82,8 +83,12 @@ class TrainingPod(Contract):
             return ["python", "-m", ENTRY, path]
         return ["torchrun", "--standalone", f"--nproc-per-node={self.gpus}", "-m", ENTRY, path]
 
-    def pod_spec(self, request: PurePosixPath) -> dict[str, Any]:
-        """The whole pod spec, GPU request included, in the words of Kubernetes."""
+    def pod_spec(self, request: PurePosixPath, artifact_url: str | None = None) -> dict[str, Any]:
+        """The whole pod spec, GPU request included, in the words of Kubernetes.
+
+        `artifact_url` is the object store of whoever launches, None for the home: the candidate has to lie where it
+        is looked for.
+        """
         limits = {
             "cpu": self.cpu,
             "memory": self.memory,
@@ -111,7 +116,7 @@ class TrainingPod(Contract):
                     "name": CONTAINER,
                     "image": self.image,
                     "command": self.command(request),
-                    "env": self._environment(),
+                    "env": self._environment(artifact_url),
                     "resources": {"requests": limits, "limits": limits},
                     "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
                     "volumeMounts": [*mounts, {"name": "shared-memory", "mountPath": "/dev/shm"}],  # noqa: S108
@@ -123,9 +128,11 @@ class TrainingPod(Contract):
             ],
         }
 
-    def _environment(self) -> list[dict[str, Any]]:
+    def _environment(self, artifact_url: str | None) -> list[dict[str, Any]]:
         fixed = {"ML_PLATFORM_HOME": self.home.path, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-        plain: Mapping[str, str] = {**self.env, **fixed}
+        # One that stands in the file counts: it may be the name by which pods reach the same store.
+        inherited = {URL_VARIABLE: artifact_url} if artifact_url else {}
+        plain: Mapping[str, str] = {**inherited, **self.env, **fixed}
         return [
             *({"name": name, "value": value} for name, value in sorted(plain.items())),
             *(

@@ -9,6 +9,7 @@ import yaml
 from dagster import AssetExecutionContext, DagsterInstance, ExecuteInProcessResult, asset, materialize
 
 from ml_platform.errors import ContractError
+from ml_platform.lineage.object_store import URL_VARIABLE
 from resources.launcher import (
     POD_VARIABLE,
     KubernetesLauncher,
@@ -82,6 +83,36 @@ def test_the_shipped_configuration_asks_for_a_gpu_and_keeps_secrets_out(cluster:
     assert password["valueFrom"] == {"secretKeyRef": {"name": "mlflow", "key": "password"}}
     assert "value" not in password
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
+
+
+def variables_of(cluster: Cluster) -> dict[str, str | None]:
+    """What stands in the environment of the one pod; None for what a secret holds."""
+    (pod,) = cluster.created
+    return {entry["name"]: entry.get("value") for entry in pod.container["env"]}
+
+
+def test_a_candidate_goes_to_the_object_store_in_which_dagster_looks_for_it(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(URL_VARIABLE, "s3://candidates/ml")
+    train(cluster, tmp_path, a_request(tmp_path))
+    assert variables_of(cluster)[URL_VARIABLE] == "s3://candidates/ml"
+
+
+def test_without_an_object_store_the_pod_has_none_either(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(URL_VARIABLE, raising=False)
+    train(cluster, tmp_path, a_request(tmp_path))
+    assert URL_VARIABLE not in variables_of(cluster)
+
+
+def test_pods_may_reach_the_object_store_by_a_name_of_their_own(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(URL_VARIABLE, "s3://candidates/ml")
+    train(cluster, tmp_path, a_request(tmp_path), env={URL_VARIABLE: "s3://inside/ml"})
+    assert variables_of(cluster)[URL_VARIABLE] == "s3://inside/ml"
 
 
 def test_the_request_reaches_the_training_script_by_the_path_that_the_pod_sees(
