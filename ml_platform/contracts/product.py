@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from ml_platform.contracts.base import Contract, Name, SemanticVersion, Share
 from ml_platform.contracts.labels import is_among
 from ml_platform.contracts.report import Decoding
-from ml_platform.contracts.source import AnsweredSpec, HookPath, SourceSpec
+from ml_platform.contracts.source import AnsweredSpec, ColumnType, HookPath, SourceSpec
 
 
 class SplitSpec(Contract):
@@ -175,6 +175,14 @@ class ProductSpec(Contract):
     examples: ExamplesSpec
     training: TrainingSpec
     evaluation: EvaluationSpec
+
+    @model_validator(mode="after")
+    def _asked_at_a_time(self) -> Self:
+        source, asked = self.sources.get(self.examples.source or ""), self.examples.prediction_time
+        kind = source.columns.get(asked) if source and asked is not None else None
+        if kind not in (None, ColumnType.TIMESTAMP):
+            raise ValueError(f"examples.prediction_time '{asked}' is of type {kind}, expected a timestamp")
+        return self
 
 
 class PromptSpec(Contract):

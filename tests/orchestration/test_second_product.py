@@ -221,6 +221,13 @@ def test_what_a_table_holds_is_looked_up(make_product: Make, serve: Any) -> None
         served.facts(**{"Ticket ID": "9999"})
 
 
+def test_a_feature_is_no_time_at_which_a_question_is_asked(make_product: Make, tmp_path: Path) -> None:
+    product = make_product("with features", changes={"examples": {"prediction_time": "tickets_7d"}})
+    store = LocalArtifactStore(tmp_path / "store")
+    with pytest.raises(ContractError, match=r"examples\.prediction_time: there is no column 'tickets_7d'"):
+        make_training_set(product, take_snapshot(product, AS_OF, store), None, store)
+
+
 def test_a_column_that_no_source_has_is_named(make_product: Make) -> None:
     product = make_product("with lookups")
     wrong = replace(product, serving=product.serving.model_copy(update={"given": ("Colour",)}))

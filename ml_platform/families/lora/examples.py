@@ -132,15 +132,16 @@ class _RowReader:
                 f"{self.where}.source: there is no source '{source}': {nearest_hint(source, [*product.spec.sources])}"
             )
         self.features = feature_names(product.features) if product.features else ()
-        self.columns = (*product.spec.sources[source].columns, *self.features)
-        for key, named in (
-            ("entity", spec.entity),
-            ("prediction_time", spec.prediction_time),
-            *(("facts", name) for name in spec.facts),
-            *(("slices", name) for name in spec.slices),
+        own = tuple(product.spec.sources[source].columns)
+        self.columns = (*own, *self.features)
+        for key, named, known in (
+            ("entity", spec.entity, self.columns),
+            ("prediction_time", spec.prediction_time, own),
+            *(("facts", name, self.columns) for name in spec.facts),
+            *(("slices", name, self.columns) for name in spec.slices),
         ):
-            if named is not None and named not in self.columns:
-                hint = nearest_hint(named, self.columns)
+            if named is not None and named not in known:
+                hint = nearest_hint(named, known)
                 raise ContractError(f"{self.where}.{key}: there is no column '{named}': {hint}")
         self.utterance = self._template("utterance", spec.utterance or "")
         self.answer = self._answer_templates(spec.answer or "")

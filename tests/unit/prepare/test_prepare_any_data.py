@@ -229,6 +229,13 @@ def test_an_unknown_column_is_named_with_the_nearest_one(prepare: Prepare) -> No
         prepare(rows, examples={"utterance": '{"a": {text'})
 
 
+@pytest.mark.parametrize("kind", ["string", "integer", "number", "boolean"])
+def test_a_question_is_asked_at_a_time_and_nothing_else(prepare: Prepare, kind: str) -> None:
+    rows = [row(number, asked=1) for number in range(10)]
+    with pytest.raises(ContractError, match=rf"examples\.prediction_time 'asked' is of type {kind}, expected a times"):
+        prepare(rows, source={"columns": {**COLUMNS, "asked": kind}}, examples={"prediction_time": "asked"})
+
+
 def test_answers_with_other_fields_than_promised_are_refused(prepare: Prepare) -> None:
     rows = [row(number) for number in range(10)]
     with pytest.raises(SourceDataError, match=r"the answer has the fields tag, expected label"):
