@@ -43,7 +43,7 @@ _CODE = re.compile(
 _PAIR = re.compile(r"(?<![A-Za-z0-9])((?=[A-Z0-9]*[A-Z])[A-Z0-9]{2})[ -]?(\d{1,4})(?![A-Za-z0-9]|[:.]\d)")
 _MEASURE = re.compile(r"^\d+(?:F|C|K|M|MPH|KM|MI|KT|KTS|USD|EUR|GB|MB)$")
 _NUMBER = re.compile(
-    r"(?P<sign>(?<![\w)\]])[-\u2212\u2013]\s?)?[$€£]?(?<![A-Z\d.])(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+    r"(?P<sign>(?<![\w)\]])[-\u2212\u2013])?[$€£]?(?<![A-Z\d.])(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
     r"(?:\s?(?P<percent>%|percent\b|per cent\b))?"
 )
 _WORD = re.compile(

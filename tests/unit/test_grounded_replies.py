@@ -34,6 +34,7 @@ QUESTION = "will my flight to boston on gate c91 with ba 178 be late?"
         "B6 725 and B6725 are the same.",
         "It left 5 minutes early.",
         "The mean is -5 min, that is −5 or five minutes early",
+        "It is late – 40 minutes:\n- 40 of them at EWR\n– 12.7 mph",
         "23% are late, that is 23 percent or 0.23 of them",
         "twenty-three percent",
         "40 %",
