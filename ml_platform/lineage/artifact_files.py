@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -93,12 +94,22 @@ def verify_files(folder: Path, manifest: ArtifactManifest, sha256: str) -> None:
             f"Materialize the {manifest.kind} again."
         )
     for name, stored in manifest.files.items():
-        found = file_sha256(folder / name)
-        if found != stored.file_sha256:
+        if differs := _difference(folder / name, stored, f"the manifest of {manifest.kind} {sha256[:12]} says"):
             raise ArtifactCorruptError(
-                f"{folder / name}: SHA-256 is {found[:12]}…, the manifest of {manifest.kind} {sha256[:12]} says "
-                f"{stored.file_sha256[:12]}…. The file was changed or damaged; materialize the {manifest.kind} again."
+                f"{folder / name}: {differs}. The file was changed or damaged; materialize the {manifest.kind} again."
             )
+
+
+def _difference(path: Path, stored: StoredFile, says: str) -> str | None:
+    """What the file is that it should not be. Only a plain file of the right size is read: a pipe would never end."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        return f"is a link, a pipe or a device, {says} a file of {stored.size_bytes} bytes"
+    if found.st_size != stored.size_bytes:
+        return f"holds {found.st_size} bytes, {says} {stored.size_bytes}"
+    if (sha256 := file_sha256(path)) != stored.file_sha256:
+        return f"SHA-256 is {sha256[:12]}…, {says} {stored.file_sha256[:12]}…"
+    return None
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -30,9 +30,11 @@ __all__ = [
     "Artifact",
     "ArtifactManifest",
     "ArtifactStore",
+    "Believed",
     "Build",
     "LocalArtifactStore",
     "StoredFile",
+    "whoever_made_it",
     "write_atomically",
 ]
 
@@ -73,11 +75,22 @@ class Artifact:
         return self.path / name
 
 
+Believed = Callable[[Artifact], bool]
+"""Whether what was found by its recipe may be used; what may not is made anew and takes its place in the index."""
+
+
+def whoever_made_it(_found: Artifact) -> bool:
+    """Believes every artifact whose bytes are what its digest names."""
+    return True
+
+
 class ArtifactStore(Protocol):
     """Where artifacts live; every implementation passes tests/unit/test_artifact_stores.py."""
 
-    def make(self, kind: str, recipe: Mapping[str, Any], build: Build) -> Artifact:
-        """The artifact of a recipe: the stored one if it verifies, otherwise a newly built one."""
+    def make(
+        self, kind: str, recipe: Mapping[str, Any], build: Build, believed: Believed = whoever_made_it
+    ) -> Artifact:
+        """The artifact of a recipe: the stored one if it verifies and is believed, otherwise a newly built one."""
         ...
 
     def find(self, kind: str, recipe: Mapping[str, Any]) -> Artifact | None:
@@ -100,12 +113,14 @@ class LocalArtifactStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def make(self, kind: str, recipe: Mapping[str, Any], build: Build) -> Artifact:
+    def make(
+        self, kind: str, recipe: Mapping[str, Any], build: Build, believed: Believed = whoever_made_it
+    ) -> Artifact:
         """See ArtifactStore. Raises StorageError when the disk is full or not writable."""
         with self.locked(kind, recipe):
             with self.errors_explained(kind):
                 found = self.find(kind, recipe)
-            if found is not None:
+            if found is not None and believed(found):
                 return found
             with self.workspace(kind, recipe) as work:
                 facts = self._built(kind, build, work)
@@ -115,10 +130,9 @@ class LocalArtifactStore:
     def find(self, kind: str, recipe: Mapping[str, Any]) -> Artifact | None:
         """See ArtifactStore. An artifact that no longer verifies is set aside, so that it is made anew."""
         name = digest(dict(recipe))
-        try:
-            indexed = (self.root / kind / "by_recipe" / name).read_bytes().decode("ascii", "replace").strip()
-        except FileNotFoundError:
-            return None
+        index = self.root / kind / "by_recipe" / name
+        # A pipe is no index either: whoever reads one waits for good.
+        indexed = index.read_bytes().decode("ascii", "replace").strip() if index.is_file() else ""
         if not is_sha256(indexed):
             return None
         try:

@@ -12,7 +12,15 @@ from ml_platform.contracts.canonical import digest
 from ml_platform.contracts.home import Home
 from ml_platform.errors import ArtifactCorruptError, StorageError
 from ml_platform.lineage.artifact_files import MANIFEST, ArtifactManifest, parse_manifest
-from ml_platform.lineage.artifacts import Artifact, ArtifactStore, Build, LocalArtifactStore, is_sha256
+from ml_platform.lineage.artifacts import (
+    Artifact,
+    ArtifactStore,
+    Believed,
+    Build,
+    LocalArtifactStore,
+    is_sha256,
+    whoever_made_it,
+)
 
 URL_VARIABLE = "ML_PLATFORM_ARTIFACT_URL"
 
@@ -36,12 +44,14 @@ class ObjectArtifactStore:
         self.url = url.rstrip("/")
         self.cache = LocalArtifactStore(cache)
 
-    def make(self, kind: str, recipe: Mapping[str, Any], build: Build) -> Artifact:
+    def make(
+        self, kind: str, recipe: Mapping[str, Any], build: Build, believed: Believed = whoever_made_it
+    ) -> Artifact:
         """See ArtifactStore. Raises StorageError when the disk or the object store fails."""
         found = self.find(kind, recipe)
-        if found is not None:
+        if found is not None and believed(found):
             return found
-        made = self.cache.make(kind, recipe, build)
+        made = self.cache.make(kind, recipe, build, believed)
         with self._errors_explained(kind):
             self._upload(made)
         return made
@@ -81,8 +91,8 @@ class ObjectArtifactStore:
         manifest = parse_manifest(data, f"{place}/{MANIFEST}", kind, sha256)
         download = {"downloaded": sha256}
         with self.cache.locked(kind, download), self.cache.workspace(kind, download) as work:
-            for name in manifest.files:
-                self._fetch(f"{kind}/{sha256}/{name}", work / name)
+            for name, stored in manifest.files.items():
+                self._fetch(f"{kind}/{sha256}/{name}", work / name, stored.size_bytes)
             return replace(self.cache.adopt(manifest, work), reused=True)
 
     def _upload(self, artifact: Artifact) -> None:
@@ -105,17 +115,35 @@ class ObjectArtifactStore:
             filesystem.makedirs(corrupt.rpartition("/")[0], exist_ok=True)
             filesystem.mv(place, corrupt, recursive=True)
 
+    def _info(self, name: str) -> Mapping[str, Any]:
+        """What stands under a name: its `size`, and as `type` file, directory or other; empty where nothing does."""
+        filesystem, root = self._filesystem()
+        try:
+            info: Mapping[str, Any] = filesystem.info(f"{root}/{name}")
+        except FileNotFoundError:
+            return {}
+        return info
+
+    def _size(self, name: str) -> int | None:
+        """The bytes of a file; None for what is none, such as a pipe in a shared folder, which never ends."""
+        info = self._info(name)
+        return info["size"] if info.get("type") == "file" else None
+
     def _read(self, name: str) -> bytes | None:
+        if self._size(name) is None:
+            return None
         filesystem, root = self._filesystem()
         try:
             data: bytes = filesystem.cat_file(f"{root}/{name}")
-        except (FileNotFoundError, IsADirectoryError):
+        except FileNotFoundError:
             return None
         return data
 
     def _write(self, name: str, data: bytes) -> None:
         filesystem, root = self._filesystem()
         self._make_parent(name)
+        if self._info(name).get("type") == "other":
+            filesystem.rm_file(f"{root}/{name}")
         filesystem.pipe_file(f"{root}/{name}", data)
 
     def _put(self, source: Path, name: str) -> None:
@@ -123,13 +151,16 @@ class ObjectArtifactStore:
         self._make_parent(name)
         filesystem.put_file(str(source), f"{root}/{name}")
 
-    def _fetch(self, name: str, target: Path) -> None:
+    def _fetch(self, name: str, target: Path, size_bytes: int) -> None:
         filesystem, root = self._filesystem()
+        found = self._size(name)
+        if found != size_bytes:
+            raise ArtifactCorruptError(
+                f"{self.url}/{name}: {'is missing' if found is None else f'holds {found} bytes'}, the manifest says "
+                f"{size_bytes} bytes. Materialize it again."
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            filesystem.get_file(f"{root}/{name}", str(target))
-        except FileNotFoundError as error:
-            raise ArtifactCorruptError(f"{self.url}/{name}: the file is missing. Materialize it again.") from error
+        filesystem.get_file(f"{root}/{name}", str(target))
 
     def _make_parent(self, name: str) -> None:
         filesystem, root = self._filesystem()

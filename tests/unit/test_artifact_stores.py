@@ -1,8 +1,9 @@
 """One suite for every artifact store: the local folder, and object stores over two real filesystems."""
 
 import json
+import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,16 @@ class Place:
 
 
 @pytest.fixture(params=["local", "memory", "file"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return place_of(request.param, tmp_path)
+
+
+def place_of(kind: str, tmp_path: Path) -> Place:
     machines = iter(range(100))
-    if request.param == "local":
-        yield Place(lambda: LocalArtifactStore(tmp_path / "store"), str(tmp_path / "store"))
-        return
-    url = f"memory://{uuid.uuid4().hex}" if request.param == "memory" else f"file://{tmp_path / 'bucket'}"
-    yield Place(lambda: ObjectArtifactStore(url, tmp_path / f"machine-{next(machines)}"), url)
+    if kind == "local":
+        return Place(lambda: LocalArtifactStore(tmp_path / "store"), str(tmp_path / "store"))
+    url = f"memory://{uuid.uuid4().hex}" if kind == "memory" else f"file://{tmp_path / 'bucket'}"
+    return Place(lambda: ObjectArtifactStore(url, tmp_path / f"machine-{next(machines)}"), url)
 
 
 def build(folder: Path) -> dict[str, Any]:
@@ -202,6 +206,35 @@ def test_links_and_the_stores_own_manifest_are_refused(place: Place) -> None:
     for wrong, name in ((links, "hosts"), (writes_manifest, "manifest.json")):
         with pytest.raises(StorageError, match=f"cannot hold '{name}'"):
             place.again().make("snapshot", RECIPE, wrong)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["{sha256}/notes.txt", "{sha256}/manifest.json", "by_recipe/{recipe}"])
+@pytest.mark.parametrize("kind", ["local", "file"])
+def test_a_pipe_in_a_shared_folder_keeps_nobody_waiting_and_the_artifact_is_made_again(
+    tmp_path: Path, kind: str, name: str
+) -> None:
+    """A pipe that nobody writes to has no end: who opens it for reading waits for good."""
+    place = place_of(kind, tmp_path)
+    made = place.again().make("snapshot", RECIPE, build)
+    path = Path(place.root.removeprefix("file://"), "snapshot", name.format(sha256=made.sha256, recipe=digest(RECIPE)))
+    path.unlink()
+    os.mkfifo(path)
+    if "by_recipe" not in name:
+        with pytest.raises(ArtifactCorruptError, match="aterialize"):
+            place.again().open("snapshot", made.sha256)
+    assert place.again().find("snapshot", RECIPE) is None
+    assert place.again().make("snapshot", RECIPE, build).sha256 == made.sha256
+    assert contents(place.again().make("snapshot", RECIPE, never)) == contents(made)
+
+
+@pytest.mark.timeout(60)
+def test_a_device_that_gives_bytes_without_end_is_not_hashed(tmp_path: Path) -> None:
+    made = LocalArtifactStore(tmp_path).make("snapshot", RECIPE, build)
+    made.file("notes.txt").unlink()
+    made.file("notes.txt").symlink_to("/dev/zero")
+    with pytest.raises(ArtifactCorruptError, match=r"notes.txt: is a link, a pipe or a device"):
+        LocalArtifactStore(tmp_path).open("snapshot", made.sha256)
 
 
 def test_an_upload_that_broke_off_is_completed_from_the_cache(tmp_path: Path) -> None:
