@@ -160,7 +160,16 @@ def _arrow_table(where: str, columns: dict[str, Any], rows: int) -> RawTable:
 
 
 def _cell(column: "pa.ChunkedArray | pd.Series[Any]", index: int) -> Any:
-    return column.iloc[index] if hasattr(column, "iloc") else column[index].as_py()
+    """The cell as Python has it, or in words where Python has no such value: a year after 9999, a zone nobody knows."""
+    import pyarrow as pa
+
+    in_pandas = hasattr(column, "iloc")
+    try:
+        return column.iloc[index] if in_pandas else column[index].as_py()
+    except (OverflowError, ValueError, KeyError):
+        one = pa.array(column.iloc[index : index + 1]) if in_pandas else column.slice(index, 1).combine_chunks()
+        words = one.to_string(skip_new_lines=True)
+        return f"{words[1:-1] if words.startswith('[') else words} ({one.type})"
 
 
 def plain(value: Any) -> Any:

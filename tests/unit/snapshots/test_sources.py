@@ -19,9 +19,12 @@ import pytest
 from ml_platform.contracts.canonical import bytes_sha256
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.snapshot import SnapshotOrigin
+from ml_platform.contracts.source import SourceSpec
 from ml_platform.errors import ContractError, SourceDataError
 from ml_platform.lineage.artifacts import Artifact, LocalArtifactStore
 from ml_platform.snapshots.extract import load_table, manifest_of, take_snapshot
+from ml_platform.snapshots.readers import read_frame, read_parquet
+from ml_platform.snapshots.rows import judge_rows
 
 MakeProduct = Callable[..., Product]
 Row = Callable[..., dict[str, str]]
@@ -197,6 +200,37 @@ def test_an_unusable_parquet_file_is_refused(case: str, make_product: MakeProduc
     data, message = UNUSABLE_PARQUET[case]
     with pytest.raises(SourceDataError, match=f"(?s)events.parquet.*{message}"):
         snapshot_of(make_product({"events": EVENTS}), store, data, "events.parquet")
+
+
+LATEST = 253_402_300_799
+"""9999-12-31T23:59:59Z in seconds: what databases write for what has no end."""
+FAR_TIMES = {
+    "the end of time in another zone": (LATEST * 10**6, pa.timestamp("us", "Europe/Berlin"), "9999-12-31 23:59:59"),
+    "a year of five digits": (LATEST + 1, pa.timestamp("s", "UTC"), "10000-01-01 00:00:00"),
+    "beyond every calendar": (10**15, pa.timestamp("s", "UTC"), "1000000000000000"),
+    "a zone that nobody knows": (0, pa.timestamp("us", "Nowhere/At_all"), "1970-01-01 00:00:00"),
+}
+
+
+@pytest.mark.parametrize("backend", ["parquet", "pandas"])
+@pytest.mark.parametrize("case", FAR_TIMES)
+def test_a_row_that_is_set_aside_may_hold_times_that_python_has_not(case: str, backend: str) -> None:
+    moment, kind, shown = FAR_TIMES[case]
+    ends = pa.array([moment] * 2, pa.int64()).cast(kind)
+    table = pa.table({"id": pa.array([1, None], pa.int64()), "at": pa.concat_arrays([AT, AT]), "ends": ends})
+    spec = SourceSpec.parse({**EVENTS, "ignore_columns": ["ends"], "max_bad_share": 0.5}, where="a test")
+    if backend == "parquet":
+        out = io.BytesIO()
+        pq.write_table(table, out)
+        raw = read_parquet("events", out.getvalue())
+    else:
+        raw = read_frame("events", table.to_pandas(types_mapper=pd.ArrowDtype))
+    judged = judge_rows(raw, spec, NOW, NOW)
+    (aside,) = judged.quarantined
+    assert len(judged.table) == 1
+    assert (aside["row"], "column 'id': expected a value" in aside["reason"]) == (2, True)
+    assert shown in aside["original"]["ends"]
+    assert aside["original"]["ends"].endswith(f", tz={kind.tz}])")
 
 
 def test_a_whole_column_of_the_wrong_type_is_named_as_such(
