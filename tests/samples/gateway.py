@@ -23,6 +23,7 @@ from ml_platform.serving.gateway.access import Access, Scope, grant, read_keys
 from ml_platform.serving.gateway.app import Gateway
 from ml_platform.serving.gateway.doorway import Doorway
 from ml_platform.serving.gateway.endpoints import Backstage, Endpoints, Readiness
+from ml_platform.serving.gateway.logs import log_answer
 from ml_platform.serving.gateway.measuring import Figures
 from ml_platform.serving.gateway.metrics import GatewayMetrics
 from ml_platform.serving.gateway.openapi import openapi_bytes
@@ -116,6 +117,12 @@ def running_gateway(
     deployments.swap(Deployment(RoutingTable(PRODUCT, 7, "a" * 64)))
     store = ProvenanceStore(store_url or home.provenance_url)
     table = RateTable(new_table_file())
+
+    def replied(reply: Reply, key_id: str) -> None:
+        metrics.answered(reply)
+        if told.log_answers:
+            log_answer(reply, key_id)
+
     backstage = Backstage(
         answerer=answerer,
         recorder=recorder,
@@ -127,7 +134,7 @@ def running_gateway(
         expected=lambda: (),
         page=Figures(registry, metrics, home, store).page,
         document=openapi_bytes(),
-        replied=metrics.answered,
+        replied=replied,
     )
     app = Gateway(Endpoints(backstage).routes(), metrics, most=told.in_flight)
     with in_a_thread(app, told, sock) as port:

@@ -201,6 +201,11 @@ class Access:
         key = self._known.get(key_sha256)
         return key if key is not None and key.valid(now) else None
 
+    def id_of(self, token: str) -> str | None:
+        """The id of a key that was made here, also of one that counts no more; None for any other."""
+        key = self._known.get(token_sha256(token))
+        return None if key is None else key.key_id
+
     def _look(self) -> None:
         stamp = self._stamp()
         if stamp == self._seen:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from ml_platform.errors import MlPlatformError, OperationError
 from ml_platform.serving.gateway.exchange import ClientGone, Exchange, Receive, Scope, Send
 from ml_platform.serving.gateway.failures import HttpError, http_error, unexpected
+from ml_platform.serving.gateway.logs import FOR_THE_KEY, TurnedAway
 from ml_platform.serving.gateway.metrics import GatewayMetrics
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class Gateway:
         self._routes = routes
         self._metrics = metrics
         self._most = most
+        self._turned_away = TurnedAway()
         self.in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,6 +78,8 @@ class Gateway:
     async def _fail(self, exchange: Exchange, error: MlPlatformError) -> None:
         told = http_error(error)
         self._metrics.refused(told.code)
+        if told.code in FOR_THE_KEY:
+            self._turned_away.tell(exchange, told.code)
         if told.status >= 500 and not isinstance(error, HttpError):
             known = isinstance(error, OperationError)
             level = logging.WARNING if known else logging.ERROR

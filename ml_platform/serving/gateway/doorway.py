@@ -37,9 +37,13 @@ class Doorway:
         return key
 
     def known(self, exchange: Exchange) -> ApiKey | None:
-        """The key that a request shows and that counts, None for none."""
+        """The key that a request shows and that counts, None for none; the exchange keeps its id for the log."""
         kind, _, token = exchange.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        return self.access.find(token.strip(), datetime.now(UTC)) if kind.lower() == "bearer" else None
+        if kind.lower() != "bearer":
+            return None
+        key = self.access.find(token.strip(), datetime.now(UTC))
+        exchange.key_id = self.access.id_of(token.strip()) if key is None else key.key_id
+        return key
 
     def admit_user(self, product: str, user_id: str) -> None:
         """Counts one more request of a user of a product."""

@@ -56,7 +56,7 @@ class Readiness:
 class Backstage:
     """What endpoints work with. `find` looks up an answer and blocks, so in a thread; `page` makes the metrics.
 
-    `expected` are the products that should serve here, even if they cannot yet.
+    `expected` are the products that should serve here, even if they cannot yet. `replied` is told whose key asked.
     """
 
     answerer: Answering
@@ -69,7 +69,7 @@ class Backstage:
     expected: Callable[[], Container[str]]
     page: Callable[[], Awaitable[bytes]]
     document: bytes
-    replied: Callable[[Reply], None]
+    replied: Callable[[Reply, str], None]
 
 
 class Endpoints:
@@ -107,7 +107,7 @@ class Endpoints:
             raise NotServingError(f"no release of '{request.model}' is loaded here yet. Try again in a few seconds.")
         async with exchange.hang_up_cancels():
             reply = await self._back.answerer.answer(question)
-        self._back.replied(reply)
+        self._back.replied(reply, key.key_id)
         await send_reply(exchange, reply, stream=bool(request.stream), wants_usage=request.wants_usage)
 
     async def models(self, exchange: Exchange) -> None:

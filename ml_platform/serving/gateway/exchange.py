@@ -51,15 +51,21 @@ class Connection(Protocol):
 
 
 class Exchange:
-    """A request, its response id, and what was answered (`status`, None until then)."""
+    """A request, its response id, and what was answered (`status`, None until then).
 
-    __slots__ = ("_receive", "_send", "body_bytes", "body_seconds", "headers", "response_id", "scope", "status")
+    `key_id` names the key that it showed, None for one that was never made here.
+    """
+
+    __slots__ = (
+        "_receive", "_send", "body_bytes", "body_seconds", "headers", "key_id", "response_id", "scope", "status"
+    )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.response_id = new_response_id()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.status: int | None = None
+        self.key_id: str | None = None
         self.body_bytes = BODY_BYTES
         self.body_seconds = BODY_SECONDS
         self._receive = receive

@@ -131,19 +131,19 @@ def _console(home: Home, backstage: Backstage, follower: Follower, stack: AsyncE
     return Console(gathering, Entrance(backstage.door, sessions, backstage.settings.on_loopback), backstage.find)
 
 
-def _replied(settings: GatewaySettings, stack: AsyncExitStack) -> Callable[[Reply], None]:
+def _replied(settings: GatewaySettings, stack: AsyncExitStack) -> Callable[[Reply, str], None]:
     """What is done with each answer besides: a trace, where somebody collects them, and a line in the log if wanted."""
-    doings: list[Callable[[Reply], None]] = [log_answer] if settings.log_answers else []
+    doings: list[Callable[[Reply, str], None]] = [log_answer] if settings.log_answers else []
     if settings.traces_url is not None:
         from ml_platform.serving.gateway.spans import Spans
 
         spans = Spans(settings.traces_url)
         stack.push_async_callback(asyncio.to_thread, spans.close)
-        doings.append(spans.replied)
+        doings.append(lambda reply, _: spans.replied(reply))
 
-    def replied(reply: Reply) -> None:
+    def replied(reply: Reply, key_id: str) -> None:
         for do in doings:
-            do(reply)
+            do(reply, key_id)
 
     return replied
 
