@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ml_platform.contracts.base import Contract, Finite, GrowingContract, Name, SemanticVersion, Share
+from ml_platform.contracts.base import Column, Contract, Finite, GrowingContract, Name, SemanticVersion, Share
 from ml_platform.contracts.example import FactValue
 
 MANDATORY_GATES = frozenset(
@@ -57,7 +57,7 @@ class SliceGate(Contract):
     gate: Name
     claim: str
     metric: Name
-    dimensions: Annotated[tuple[Name, ...], Field(min_length=1)]
+    dimensions: Annotated[tuple[Column, ...], Field(min_length=1)]
     at_least: Finite
     min_n: Annotated[int, Field(ge=1)]
     min_slices: Annotated[int, Field(ge=1)]

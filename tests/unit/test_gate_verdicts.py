@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ml_platform.contracts.evidence import CheckResult, Comparison, GateResult, Measurement, Verdict
+from ml_platform.contracts.policy import PromotionPolicy
 from ml_platform.contracts.report import EvaluationReport
 from ml_platform.gates.assess import assess_release
 from tests.samples.releases import compared, make_policy, make_report, measured
@@ -104,6 +105,18 @@ def test_a_slice_fails_when_it_is_proven_bad(found: Measurement, expected: Verdi
     result = verdict_of("critical_slices_pass", with_measurement(found))
     assert result.verdict is expected
     assert words in result.reason
+
+
+@pytest.mark.parametrize("column", ["Product Line", "UPPER", "Größe in €", "a=b", "日本"])
+def test_a_slice_may_be_of_any_column_that_a_source_has(column: str) -> None:
+    plain = POLICY.model_dump(mode="json")
+    (gate,) = (gate for gate in plain["gates"] if gate["kind"] == "slices")
+    gate |= {"dimensions": [column], "min_slices": 1}
+    policy = PromotionPolicy.parse(plain, where="a test")
+    report = with_measurement(at(0.5, 30, 0.79, **{column: "Boreal"}))
+    (result,) = (one for one in assess_release(policy, report) if one.gate == gate["gate"])
+    assert result.verdict is FAIL
+    assert f"at {column} = Boreal is 0.5" in result.reason
 
 
 def test_a_dimension_without_any_slice_is_inconclusive() -> None:
