@@ -94,11 +94,14 @@ class ArtifactStore(Protocol):
         ...
 
     def find(self, kind: str, recipe: Mapping[str, Any]) -> Artifact | None:
-        """The stored and verified artifact of a recipe, or None."""
+        """The stored and verified artifact of a recipe, or None; raises StorageError when that cannot be read."""
         ...
 
     def open(self, kind: str, sha256: str) -> Artifact:
-        """The artifact of that digest; raises ArtifactCorruptError when it is missing or changed."""
+        """The artifact of that digest; raises ArtifactCorruptError when it is missing or changed.
+
+        StorageError says that the store could not be read, which is no fault of the artifact.
+        """
         ...
 
 
@@ -118,8 +121,7 @@ class LocalArtifactStore:
     ) -> Artifact:
         """See ArtifactStore. Raises StorageError when the disk is full or not writable."""
         with self.locked(kind, recipe):
-            with self.errors_explained(kind):
-                found = self.find(kind, recipe)
+            found = self.find(kind, recipe)
             if found is not None and believed(found):
                 return found
             with self.workspace(kind, recipe) as work:
@@ -131,15 +133,16 @@ class LocalArtifactStore:
         """See ArtifactStore. An artifact that no longer verifies is set aside, so that it is made anew."""
         name = digest(dict(recipe))
         index = self.root / kind / "by_recipe" / name
-        # A pipe is no index either: whoever reads one waits for good.
-        indexed = index.read_bytes().decode("ascii", "replace").strip() if index.is_file() else ""
-        if not is_sha256(indexed):
-            return None
-        try:
-            found = self.open(kind, indexed)
-        except ArtifactCorruptError:
-            self.set_aside(kind, indexed)
-            return None
+        with self.errors_explained(kind):
+            # A pipe is no index either: whoever reads one waits for good.
+            indexed = index.read_bytes().decode("ascii", "replace").strip() if index.is_file() else ""
+            if not is_sha256(indexed):
+                return None
+            try:
+                found = self.open(kind, indexed)
+            except ArtifactCorruptError:
+                self.set_aside(kind, indexed)
+                return None
         return found if digest(found.manifest.recipe) == name else None
 
     def open(self, kind: str, sha256: str) -> Artifact:
@@ -147,8 +150,9 @@ class LocalArtifactStore:
         path = self.root / kind / sha256
         if not is_sha256(sha256):
             raise ArtifactCorruptError(f"'{sha256}' is no digest of a {kind}. Expected 64 hexadecimal digits.")
-        manifest = read_manifest(path / MANIFEST, kind, sha256)
-        verify_files(path, manifest, sha256)
+        with self.errors_explained(kind):
+            manifest = read_manifest(path / MANIFEST, kind, sha256)
+            verify_files(path, manifest, sha256)
         return Artifact(sha256, path, manifest, reused=True)
 
     def adopt(self, manifest: ArtifactManifest, work: Path) -> Artifact:
@@ -201,7 +205,7 @@ class LocalArtifactStore:
 
     def _failed(self, kind: str, error: OSError) -> StorageError:
         return StorageError(
-            f"the {kind} could not be stored below {self.root}: {error}. What was published before is "
+            f"the {kind} could not be stored below {self.root}, or not be read: {error}. What was published before is "
             "untouched. Free disk space or correct the permissions, then run again."
         )
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import resource
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +228,28 @@ def test_a_pipe_in_a_shared_folder_keeps_nobody_waiting_and_the_artifact_is_made
     assert place.again().find("snapshot", RECIPE) is None
     assert place.again().make("snapshot", RECIPE, build).sha256 == made.sha256
     assert contents(place.again().make("snapshot", RECIPE, never)) == contents(made)
+
+
+@contextmanager
+def no_file_can_be_opened() -> Iterator[None]:
+    """As in a process that has used up its descriptors."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_store_that_cannot_be_read_is_no_fault_of_the_artifact(place: Place) -> None:
+    store = place.again()
+    made = store.make("snapshot", RECIPE, build)
+    with no_file_can_be_opened(), pytest.raises(StorageError, match="Too many open files"):
+        store.find("snapshot", RECIPE)
+    with no_file_can_be_opened(), pytest.raises(StorageError, match="Too many open files"):
+        store.open("snapshot", made.sha256)
+    assert not place.names("corrupt")
+    assert contents(store.make("snapshot", RECIPE, never)) == contents(made)
 
 
 @pytest.mark.timeout(60)
