@@ -1,12 +1,14 @@
 """Groundedness: every number, time and code in a reply must stand in the facts or in the question.
 
 Spelling is forgiven, arithmetic is not: `1,234` is 1234, `05:15` is `5:15 am`, `21st` and
-`twenty-one` are 21, and `23 %` may stand as 23 or 0.23 in the facts; a rounded or a computed number
-is not grounded. Names in words (`Newark`, `United`) are not checked, only codes (`EWR`, `UA1545`,
-`1Z999AA1`, `ord77b`).
+`twenty-one` are 21, `5k` and `five thousand` are 5000, `2½` is 2.5, and `23 %` may stand as 23 or
+0.23 in the facts; a rounded or a computed number is not grounded. Names in words (`Newark`,
+`United`) are not checked, only codes (`EWR`, `UA1545`, `1Z999AA1`, `ord77b`).
 """
 
+import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -20,7 +22,10 @@ _UNITS = re.findall(
     "sixteen seventeen eighteen nineteen twenty",
 )
 _TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
-_WORDS = {**{word: value for value, word in enumerate(_UNITS)}, **_TENS}
+_SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
+_WORDS = {**{word: value for value, word in enumerate(_UNITS)}, **_TENS, **_SCALES}
+_TIMES = {**_SCALES, "k": 1_000, "m": 1_000_000, "bn": 1_000_000_000}
+_SCALE = r"(?i:hundred|thousand|million|billion|bn)\b"
 
 # Shouted words and common abbreviations that no list of facts would hold.
 _NO_CODES = frozenset(
@@ -43,14 +48,18 @@ _CODE = re.compile(
 _PAIR = re.compile(r"(?<![A-Za-z0-9])((?=[A-Z0-9]*[A-Z])[A-Z0-9]{2})[ -]?(\d{1,4})(?![A-Za-z0-9]|[:.]\d)")
 _MEASURE = re.compile(r"^\d+(?:F|C|K|M|MPH|KM|MI|KT|KTS|USD|EUR|GB|MB)$")
 _NUMBER = re.compile(
-    r"(?P<sign>(?<![\w)\]])[-\u2212\u2013])?[$€£]?(?<![A-Z\d.])(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
-    r"(?:\s?(?P<percent>%|percent\b|per cent\b))?"
+    r"(?P<sign>(?<![\w)\]])[-\u2212\u2013])?[$€£]?(?P<digits>"
+    r"(?<![A-Z\d])(?<!\d\.)(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|(?<![A-Z\d.])\.\d+)"
+    rf"(?P<scale>(?:[\s-]?{_SCALE})+|[kKM]\b)?(?:\s?(?P<percent>%|percent\b|per cent\b))?"
 )
 _WORD = re.compile(
     rf"(?<![\w-])(?P<word>{'|'.join(sorted(_WORDS, key=len, reverse=True))})(?:[- ](?P<unit>{'|'.join(_UNITS[1:10])}))?"
-    r"(?:\s(?P<percent>percent|per cent)\b)?(?![\w-])",
+    rf"(?P<scale>(?:[\s-]{_SCALE})+)?(?:\s(?P<percent>percent|per cent)\b)?(?![\w-])",
     re.IGNORECASE,
 )
+_FRACTION = re.compile("(\\d{0,9})([\u00bc-\u00be\u2150-\u215e])")
+_RAISED = re.compile("(?<=[^\\W\\d_\u00b2\u00b3\u00b9\u2070-\u2089])[\u00b2\u00b3\u00b9\u2070-\u2089]+")
+_IN_SCALE = re.compile(r"\b(thousand|million|billion)s?\b", re.IGNORECASE)
 _ONE_BEFORE = re.compile(r"\b(?:no|this|that|which|each|every|any|some|the|another|the other)\s$", re.IGNORECASE)
 
 
@@ -73,7 +82,7 @@ def ungrounded(reply: str, facts: Mapping[str, FactValue], utterance: str) -> tu
     """What the reply mentions and neither the facts nor the utterance hold, in words for people, sorted."""
     said = mentions(reply)
     known = [_fact(name, value) for name, value in facts.items() if value is not None]
-    stated = {str(value).strip().upper() for value in facts.values() if value is not None}
+    stated = {_plain(str(value)).strip().upper() for value in facts.values() if value is not None}
     missing = _missing(said, known, stated)
     # A question only ever grounds more, and most replies need no more than the facts.
     return _missing(said, [*known, _known(utterance)], stated) if missing else ()
@@ -97,7 +106,7 @@ def _missing(said: Mentions, known: Sequence["_Known"], stated: set[str]) -> tup
 def mentions(text: str) -> Mentions:
     """The numbers, percentages, times and codes in a text. Dates also give their year, month and day."""
     numbers: set[Decimal] = set()
-    rest = text
+    rest = text = _plain(text)
     if "-" in text:
         numbers = {Decimal(int(part)) for match in _DATE.finditer(text) for part in match.groups()}
         rest = _DATE.sub(" ", text)
@@ -110,10 +119,12 @@ def mentions(text: str) -> Mentions:
         rest = pattern.sub(lambda match: match.group() if _minutes(match) is None else " ", rest)
     codes, rest = _take_codes(rest)
     percentages: set[Decimal] = set()
-    for match in [*_NUMBER.finditer(rest), *_WORD.finditer(rest)]:
-        value = _value(match, rest)
-        if value is not None:
-            (percentages if match["percent"] else numbers).add(value)
+    for pattern in (_NUMBER, _WORD):
+        for match in pattern.finditer(rest):
+            value = _value(match, rest)
+            if value is not None:
+                (percentages if match["percent"] else numbers).add(value)
+        rest = pattern.sub(" ", rest)  # the million of "5 million" is no number of its own
     return Mentions(frozenset(numbers), frozenset(percentages), frozenset(times), frozenset(codes))
 
 
@@ -128,7 +139,7 @@ class _Known:
 
 
 def _known(text: str) -> _Known:
-    said = mentions(text)
+    said, text = mentions(text), _plain(text)
     codes = frozenset(code.upper() for code in re.findall(r"[A-Za-z0-9]+", text))
     return _Known(said.numbers | said.percentages, said.times, codes, frozenset(_PAIR.findall(text.upper())))
 
@@ -137,6 +148,14 @@ def _known(text: str) -> _Known:
 def _fact(name: str, value: FactValue) -> _Known:
     """Kept, because every answer that is served is checked and facts repeat; by type, because 1 is not True."""
     return _known(_spoken(name, value))
+
+
+def _plain(text: str) -> str:
+    """The text with one spelling for each digit; `½` is 0.5, and what is raised behind letters (`km²`) is no number."""
+    if text.isascii():
+        return text
+    halves = _FRACTION.sub(lambda match: f" {int(match[1] or 0) + unicodedata.numeric(match[2])}", text)
+    return unicodedata.normalize("NFKC", _RAISED.sub("", halves))
 
 
 def _take_codes(text: str) -> tuple[set[str], str]:
@@ -179,22 +198,29 @@ def _minutes(match: re.Match[str]) -> int | None:
 
 def _value(match: re.Match[str], text: str) -> Decimal | None:
     groups = match.groupdict()
+    scale = math.prod(_TIMES[word.lower()] for word in re.findall(r"[A-Za-z]+", groups["scale"] or ""))
     if "word" in groups:
         word = groups["word"].lower()
         before, after = text[max(0, match.start() - 12) : match.start()], text[match.end() : match.end() + 8]
-        if word == "one" and (_ONE_BEFORE.search(before) or re.match(r"\s*of\b", after, re.IGNORECASE)):
+        if word == "one" and scale == 1 and (_ONE_BEFORE.search(before) or re.match(r"\s*of\b", after, re.IGNORECASE)):
             return None
-        return Decimal(_WORDS[word] + (_WORDS[groups["unit"].lower()] if groups["unit"] and word in _TENS else 0))
+        unit = _WORDS[groups["unit"].lower()] if groups["unit"] and word in _TENS else 0
+        return Decimal((_WORDS[word] + unit) * scale)
     try:
-        number = Decimal(groups["digits"].replace(",", ""))
+        number = Decimal(groups["digits"].replace(",", "")) * scale
     except InvalidOperation:
         return None
     return (-number if groups["sign"] else number).normalize()
 
 
 def _spoken(name: str, value: FactValue) -> str:
-    """A fact as a text: its name counts too, so that `late_rate_30d` grounds "in the last 30 days"."""
+    """A fact as a text: its name counts too, so that `late_rate_30d` grounds "in the last 30 days".
+
+    A number whose name says millions is that many millions too.
+    """
     words = re.sub(r"(?<=\D)(?=\d)|_", " ", name)
-    if isinstance(value, float):
-        return f"{words} {Decimal(repr(value)):f}"
-    return f"{words} {'' if isinstance(value, bool) else value}"
+    if isinstance(value, bool):
+        return words
+    said = f"{Decimal(repr(value)):f}" if isinstance(value, float) else str(value)
+    scale = None if isinstance(value, str) else _IN_SCALE.search(words)
+    return f"{words} {said}" if scale is None else f"{words} {said}, {said} {scale[1]}"

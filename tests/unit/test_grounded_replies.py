@@ -47,6 +47,8 @@ QUESTION = "will my flight to boston on gate c91 with ba 178 be late?"
         "BA178 and gate C91 are in the question.",
         "All is well.",
         "YES, it is NOT late.",
+        "Hmm...40 of them",
+        "12.7 m², ﬁve minutes early, ４０ or ⁴⁰ of them",
     ],
 )
 def test_what_stands_in_the_facts_or_the_question_is_grounded(reply: str) -> None:
@@ -80,6 +82,18 @@ def test_what_stands_in_the_facts_or_the_question_is_grounded(reply: str) -> Non
         ("on 2013-04-01", "4"),
         ("$99", "99"),
         (".5", "0.5"),
+        ("Hmm...45 minutes", "45"),
+        ("...about.45", "0.45"),
+        ("two hundred minutes", "200"),
+        ("a hundred minutes", "100"),
+        ("forty thousand", "40000"),
+        ("40 million", "40000000"),
+        ("40k seats", "40000"),
+        ("$40bn", "40000000000"),
+        ("40M", "40000000"),
+        ("40½ minutes", "40.5"),
+        ("⁴⁵ minutes", "45"),
+        ("④ minutes", "4"),
     ],
 )
 def test_what_stands_nowhere_is_named(reply: str, said: str) -> None:
@@ -99,6 +113,13 @@ def test_identifiers_of_any_length_and_case_are_compared_whole() -> None:
         assert not is_grounded(f"It is {wrong}.", known, ""), wrong
 
 
+def test_large_numbers_are_grounded_however_they_are_spelled() -> None:
+    known = {"passengers": 5_000_000, "seats": 200, "cost": 1500.0, "revenue_million": 7.5, "share": 0.5}
+    reply = "5 million, five million or 5M passengers, two hundred seats, $1.5k of 7.5 million, ½ of them"
+    assert ungrounded(reply, known, "") == ()
+    assert ungrounded("2 hundred thousand, 5 thousand", known, "") == ("200000", "5000")
+
+
 def test_without_facts_only_the_question_grounds() -> None:
     assert is_grounded("You asked about 7.", {}, "what of 7?")
     assert not is_grounded("You asked about 8.", {}, "what of 7?")
@@ -111,6 +132,17 @@ def test_times_with_zones_and_seconds_are_times_and_no_codes() -> None:
     assert found.numbers == {2013, 3, 31}
 
 
-@pytest.mark.parametrize("text", ["9" * 10_000, "1,000" * 3_000, "A1 " * 5_000, "12:" * 5_000, "-" * 20_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9" * 10_000,
+        "1,000" * 3_000,
+        "A1 " * 5_000,
+        "12:" * 5_000,
+        "-" * 20_000,
+        "9" * 20_000 + "½",
+        "5 million " * 5_000,
+    ],
+)
 def test_long_and_hostile_replies_are_read_in_linear_time(text: str) -> None:
     assert not is_grounded(text, {}, "") or "1" not in text
