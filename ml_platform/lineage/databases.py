@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
@@ -19,6 +19,22 @@ SILENCE = {
 }
 """What libpq makes of a PostgreSQL that says nothing: seconds to connect, milliseconds for what is not acknowledged,
 and seconds after which, and between which, an idle one is asked whether it is there. Otherwise it waits for hours."""
+
+LOCK_NOT_AVAILABLE = "55P03"
+LOCK_WAIT_MS = 30_000
+"""How long a writer waits for another one on PostgreSQL; on SQLite it is as long."""
+
+HELD_BY_SILENCE_MS = 60_000
+"""After so long without a word in its transaction a writer that holds a lock is dismissed: a process that was stopped,
+or a machine that sleeps, keeps its connection and would keep the lock for ever."""
+
+
+def lock_until_commit(connection: Connection, key: int) -> None:
+    """Takes an advisory lock of PostgreSQL for this transaction; nobody holds one, or waits for one, without end."""
+    limits = {"lock_timeout": LOCK_WAIT_MS, "idle_in_transaction_session_timeout": HELD_BY_SILENCE_MS}
+    for name, milliseconds in limits.items():
+        connection.execute(text("SELECT set_config(:name, :value, true)"), {"name": name, "value": str(milliseconds)})
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
 
 
 def postgres_engine(url: URL, **given: Any) -> Engine:
@@ -44,7 +60,7 @@ def explained(store: str, consequence: str) -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        if "locked" in str(error.orig):
+        if "locked" in str(error.orig) or getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE:
             raise BusyError(f"{store}: another process has been writing for long. Try again.") from error
         raise StorageError(f"{store}: {error.orig}. {consequence}") from error
     except DBAPIError as error:

@@ -18,13 +18,12 @@ from sqlalchemy import (
     Text,
     inspect,
     select,
-    text,
 )
 from sqlalchemy.exc import IntegrityError
 
 from ml_platform.contracts.labelling import GivenLabel
 from ml_platform.errors import BusyError
-from ml_platform.lineage.databases import explained, shown
+from ml_platform.lineage.databases import explained, lock_until_commit, shown
 from ml_platform.lineage.provenance.schema import open_store
 from ml_platform.lineage.provenance.writing import microseconds
 
@@ -140,5 +139,5 @@ def _make_table(connection: Connection) -> None:
     if inspect(connection).has_table(labels.name):
         return
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
+        lock_until_commit(connection, SCHEMA_LOCK)
     metadata.create_all(connection)

@@ -165,6 +165,8 @@ class Ledger:
             except OperationalError:
                 raise
             except DBAPIError as error:
+                if error.connection_invalidated:
+                    raise  # the chain is not what broke
                 raise LedgerCorruptError(f"{self.name}: {error.orig}") from error
 
 

@@ -25,7 +25,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from ml_platform.errors import ContractError
-from ml_platform.lineage.databases import postgres_engine, shown
+from ml_platform.lineage.databases import lock_until_commit, postgres_engine, shown
 from ml_platform.lineage.exclusive import exclusively
 
 BUSY_TIMEOUT_MS = 30_000
@@ -87,7 +87,7 @@ def open_engine(url: str, *, keep_connections: bool = False) -> Engine:
         engine = postgres_engine(parsed, **pool)
         with engine.begin() as connection:
             if read_version(connection) != SCHEMA_VERSION:
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
+                lock_until_commit(connection, SCHEMA_LOCK)
                 _bring_up_to_date(connection)
         return engine
     raise ContractError(f"ledger URL '{shown(url)}': expected a file, sqlite:///PATH, or postgresql://…")
@@ -104,7 +104,7 @@ def read_version(connection: Connection) -> str | None:
 def lock_product(connection: Connection, product_key: int) -> None:
     """Makes this transaction the only writer: of the product on PostgreSQL, of the file on SQLite."""
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": product_key})
+        lock_until_commit(connection, product_key)
 
 
 def ring(connection: Connection, product: str) -> None:

@@ -15,15 +15,13 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
-    func,
-    select,
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from ml_platform.errors import ContractError
-from ml_platform.lineage.databases import postgres_engine, shown
+from ml_platform.lineage.databases import lock_until_commit, postgres_engine, shown
 from ml_platform.lineage.exclusive import exclusively
 
 BUSY_TIMEOUT_S = 5.0
@@ -67,7 +65,7 @@ def open_looks(url: str) -> Engine:
     if parsed.get_backend_name() == "postgresql":
         engine = postgres_engine(parsed, pool_pre_ping=True)
         with engine.begin() as connection:
-            connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
+            lock_until_commit(connection, SCHEMA_LOCK)
             metadata.create_all(connection)
         return engine
     if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):

@@ -12,8 +12,10 @@ from typing import Any, Protocol
 
 from sqlalchemy import event
 
+from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.slot_moves import CanaryPaused, CanaryResumed
-from ml_platform.errors import BusyError, EpochConflictError
+from ml_platform.errors import BusyError, EpochConflictError, StorageError
+from ml_platform.lineage import databases
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.release.controller import Controller, Move
@@ -61,6 +63,20 @@ def write_until_killed(url: str, pem: bytes, first: int, fatal_step: int | None,
         move = controller.open_canary(PRODUCT, release.release_id, NOW, "writer")
         assert isinstance(move, Move)
         tell.send_bytes(f"{move.epoch} {release.release_id}".encode())
+
+
+def stop_in_the_middle(url: str, tell: Connection) -> None:
+    """Stops itself before the end of a transaction; once it goes on, tells what became of it."""
+    databases.HELD_BY_SILENCE_MS = 300
+    try:
+        with Ledger(url).write(PRODUCT, NOW, "stopped") as transaction:
+            transaction.append(CanaryPaused(release_id=transaction.state.slots[SlotName.CANARY], reason="never said"))
+            tell.send("inside")
+            os.kill(os.getpid(), signal.SIGSTOP)
+    except StorageError as error:
+        tell.send(str(error))
+    else:
+        tell.send("recorded")
 
 
 def die_at(ledger: Ledger, fatal_step: int) -> None:

@@ -19,13 +19,12 @@ from sqlalchemy import (
     event,
     inspect,
     select,
-    text,
 )
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ml_platform.errors import ContractError, RefusedError
-from ml_platform.lineage.databases import postgres_engine, shown
+from ml_platform.lineage.databases import lock_until_commit, postgres_engine, shown
 from ml_platform.lineage.exclusive import exclusively
 
 BUSY_TIMEOUT_S = 30.0
@@ -121,7 +120,7 @@ def open_store(url: str) -> Engine:
     if parsed.get_backend_name() == "postgresql":
         engine = postgres_engine(parsed, pool_pre_ping=True)
         with _disposed_on_failure(engine), engine.begin() as connection:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
+            lock_until_commit(connection, SCHEMA_LOCK)
             _make_tables(connection)
         return engine
     raise ContractError(f"store URL '{shown(parsed)}': expected a file, sqlite:///PATH, or postgresql://…")
