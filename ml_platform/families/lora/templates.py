@@ -27,7 +27,7 @@ class Template:
     def parse(cls, text: str, columns: Collection[str], where: str) -> "Template":
         """The template in `text`, whose fields must be among `columns`; `where` is what errors call it.
 
-        `{Column Name}` is a field, `{price:.2f}` one with a Python format, `{{` and `}}` are braces.
+        `{Column Name}` is a field, `{price:.2f}` and `{at:%H:%M}` ones with a Python format, `{{` and `}}` are braces.
         Raises ContractError for an unknown column, with the nearest known one, and for an open brace.
         """
         parts: list[str | _Field] = []
@@ -74,10 +74,13 @@ def nearest_hint(name: str, known: Collection[str]) -> str:
 
 
 def _field(inside: str, columns: Collection[str], where: str) -> _Field:
-    """The longest known column before a colon wins, so that a column may have colons of its own."""
+    """The longest known column before a colon wins: a column may have colons of its own, and so may a format."""
     if inside in columns:
         return _Field(inside, "")
     column, _, form = inside.rpartition(":")
+    while column and column not in columns:
+        column, _, before = column.rpartition(":")
+        form = f"{before}:{form}"
     if column in columns:
         return _Field(column, form)
     raise ContractError(

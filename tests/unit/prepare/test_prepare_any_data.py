@@ -59,6 +59,24 @@ def test_a_column_may_have_any_name(prepare: Prepare, name: str) -> None:
     assert first.facts == {f"{name} 2": "fact 0"}
 
 
+@pytest.mark.parametrize(
+    ("template", "first"),
+    [
+        ("{at:%H:%M}", "00:00"),
+        ("{at:%Y-%m-%dT%H:%M:%S}", "2026-01-01T00:00:00"),
+        ("{a:b:%H:%M}", "00:00"),
+        ("{share:.1f}", "0.5"),
+        ("{text:>10}", "question 0"),
+    ],
+)
+def test_a_format_may_have_colons_as_a_column_may(prepare: Prepare, template: str, first: str) -> None:
+    rows = [row(number, share=number + 0.5, a="x") | {"a:b": row(number)["at"]} for number in range(10)]
+    columns = COLUMNS | {"share": "number", "a:b": "timestamp", "a": "string"}
+    assert (
+        everything(prepare(rows, source={"columns": columns}, examples={"utterance": template}))[0].utterance == first
+    )
+
+
 def test_text_is_never_read_as_a_template_or_as_a_prompt(prepare: Prepare) -> None:
     texts = [
         "{text}",
