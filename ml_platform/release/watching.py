@@ -22,6 +22,7 @@ from ml_platform.lineage.artifacts import ArtifactStore
 from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.sign_offs import counting_sign_off
 from ml_platform.monitoring.keeping import keep_decision
+from ml_platform.release.aside import Aside
 from ml_platform.release.controller import Controller
 from ml_platform.release.decide import decide
 from ml_platform.release.incidents import Incidents
@@ -40,6 +41,9 @@ Nor what goes forward and failed at a store; what stops is asked for again at on
 
 BLIND_S = 10.0
 """How long stores may fail before that is an incident."""
+
+KEPT_WITHIN_S = 5.0
+"""How long what stops waits until what it was decided on is kept."""
 
 OVER_S = 600.0
 """How long an incident must have been over before it counts as another one."""
@@ -63,6 +67,7 @@ class Watch:
     incidents: Incidents | None = None
 
     _policies: MonitorPolicies = field(init=False)
+    _aside: Aside = field(init=False)
     _subject: Subject | None = None
     _blind_since: float | None = None
     _held: tuple[int, Action, float, str] = (0, Action.HOLD, 0.0, "")
@@ -70,6 +75,7 @@ class Watch:
     _untended: str = ""
 
     def __post_init__(self) -> None:
+        self._aside = Aside("keeping what was decided on")
         self._policies = MonitorPolicies(self.store)
 
     def look(self) -> Look:
@@ -194,14 +200,16 @@ class Watch:
         return all((one.epoch, one.incident) != name for one in said)
 
     def _kept(self, decision: Decision) -> str | None:
-        """The digest of what the decision used, kept. What stops is not kept waiting by a store that fails."""
+        """The digest of what the decision used, kept. What stops is not kept waiting by a store that fails or hangs."""
+        judge = self._subject.judge if self._subject else None
+        used = tuple(self._used(decision.action))  # a store that hangs looks at them while others come
+        if decision.action in FORWARD:
+            return keep_decision(self.store, decision, used, judge)
         try:
-            judge = self._subject.judge if self._subject else None
-            return keep_decision(self.store, decision, self._used(decision.action), judge)
-        except MlPlatformError as error:
-            if decision.action in FORWARD:
-                raise
-            logger.error("%s: what %s was decided on is not kept: %s", self.product, decision.action, error)  # noqa: TRY400
+            return self._aside.do(lambda: keep_decision(self.store, decision, used, judge), seconds=KEPT_WITHIN_S)
+        except Exception as error:  # noqa: BLE001 - whatever it is, users are harmed while it stands in the way
+            told = str(error) if isinstance(error, MlPlatformError) else repr(error)
+            logger.error("%s: what %s was decided on is not kept: %s", self.product, decision.action, told)  # noqa: TRY400
             return None
 
     def _used(self, action: Action) -> Iterable[Seen]:

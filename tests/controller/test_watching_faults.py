@@ -1,5 +1,6 @@
 """A controller in trouble: policies that cannot be read, doors that hold, stores that fail; decisions made again."""
 
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,6 +98,42 @@ def test_nothing_goes_forward_that_cannot_be_kept_and_what_stops_still_stops(wor
     (decision,) = go_on(world, loop, canary_errors=0.9)
     assert decision.action is Action.ABORT
     assert world.events("decision_recorded")[-1]["kept_sha256"] is None
+
+
+def test_what_stops_is_done_whatever_a_store_raises(world: Rollout, monkeypatch: Any) -> None:
+    def unreachable(*_: Any, **__: Any) -> str:
+        raise ConnectionAbortedError("what the client of an object store raises, which is none of our errors")
+
+    monkeypatch.setattr(watching, "keep_decision", unreachable)
+    (decision,) = go_on(world, world.loop(), canary_errors=0.9)
+    assert decision.action is Action.ABORT
+    assert world.events("decision_recorded")[-1]["kept_sha256"] is None
+
+
+def test_what_stops_does_not_wait_for_a_store_that_hangs_nor_begins_to_keep_there_again(
+    world: Rollout, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, back = [], threading.Event()
+
+    def hang(*given: Any, **named: Any) -> str:
+        asked.append(threading.current_thread())
+        back.wait()
+        return keeping.keep_decision(*given, **named)
+
+    loop = world.loop()
+    go_on(world, loop)
+    monkeypatch.setattr(watching, "keep_decision", hang)
+    monkeypatch.setattr(watching, "KEPT_WITHIN_S", 0.05)
+    try:
+        world.try_out(3)
+        assert [one.action for one in go_on(world, loop, canary_errors=0.9)] == [Action.ABORT]
+        assert [one.action for one in go_on(world, loop, errors=0.9, rounds=4)][:1] == [Action.ROLL_BACK]
+        assert [one["kept_sha256"] for one in world.events("decision_recorded")][-2:] == [None, None]
+        assert len(asked) == 1
+        assert "still hangs" in caplog.text
+    finally:
+        back.set()
+    asked[0].join()
 
 
 def test_the_records_of_answers_being_down_moves_nothing(world: Rollout, monkeypatch: Any) -> None:
