@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection, CursorResult, select, text
 
+from ml_platform.contracts.base import Name
 from ml_platform.contracts.canonical import bytes_sha256, canonical_bytes
 from ml_platform.contracts.events import Event
 from ml_platform.errors import LedgerCorruptError
@@ -35,6 +36,8 @@ _HEADS = text(
 )
 
 _COLUMNS = tuple(events.columns.keys())
+
+_read_name = TypeAdapter(Name).validate_python
 
 # What model_dump writes for the only field that is no text or number.
 _spell_time = TypeAdapter(datetime).dump_python
@@ -118,7 +121,24 @@ def catch_up(connection: Connection, replay: Replay) -> Replay:
         with _no_collection():
             for row in rows:
                 replay.add(*read_row(row))
+    if not replay.sequence:
+        _require_name(replay.product)
     return replay
+
+
+def _require_name(product: str) -> None:
+    """Raises LedgerCorruptError for what no product was ever called: a new one has no chain either."""
+    try:
+        _read_name(product)
+    except ValidationError:
+        raise _without_chain(product) from None
+
+
+def _without_chain(product: str) -> LedgerCorruptError:
+    return LedgerCorruptError(
+        f"product {product!r}: no chain begins under that name. An event's product was changed or damaged, and is "
+        "missing from the end of its own chain. Restore the ledger from a backup."
+    )
 
 
 @contextmanager
@@ -175,4 +195,6 @@ def verify_chain(
                 raise LedgerCorruptError(f"{event.where}: stands before the one that it follows. Rows were reordered.")
             position = row.position
             check_envelope(connection, event, trusted, operators)
+    if not replay.sequence:
+        raise _without_chain(product)
     return VerifiedChain(product, replay.sequence, replay.epoch, replay.head_sha256)

@@ -213,6 +213,25 @@ def test_who_noticed_once_that_the_chain_was_cut_notices_it_every_time(
     database.executemany(f"INSERT INTO events VALUES ({', '.join('?' * len(rows[0]))})", rows)  # noqa: S608 - marks only
 
 
+def test_an_event_whose_product_was_damaged_is_noticed_by_the_verifier_and_by_who_reads_that_product(
+    controller: Controller, database: sqlite3.Connection
+) -> None:
+    """Even the last one, without which its chain is whole in itself; by any byte, also of no UTF-8."""
+    row, last = database.execute(
+        "SELECT position, CAST(product AS BLOB) FROM events ORDER BY 1 DESC LIMIT 1"
+    ).fetchone()
+    for changed in all_flips(last):
+        with replaced(database, "events", "product", row, changed, "TEXT"):
+            ledger = Ledger(controller.ledger.url)
+            with pytest.raises(LedgerCorruptError):
+                ledger.verify()
+            (stray,) = set(ledger.products()) - {PRODUCT}
+            assert stray in ledger.heads()
+            for read in (ledger.state, ledger.replay):
+                with pytest.raises(LedgerCorruptError):
+                    read(stray)
+
+
 def test_values_of_any_type_in_any_column_are_named_like_the_rest(
     controller: Controller, database: sqlite3.Connection
 ) -> None:
