@@ -7,7 +7,8 @@ from pydantic import AwareDatetime, Field
 from ml_platform.contracts.base import Contract, Name, Sha256
 from ml_platform.contracts.monitoring import Decision
 
-Reason = Annotated[str, Field(min_length=1, max_length=4000)]
+LONGEST_REASON = 4_000
+Reason = Annotated[str, Field(min_length=1, max_length=LONGEST_REASON)]
 
 
 class ProductFrozen(Contract):

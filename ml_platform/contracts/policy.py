@@ -97,7 +97,7 @@ class CanaryPlan(Contract):
     """The exposure steps of a canary; monitoring and decisions use the rest of the plan."""
 
     steps: Annotated[tuple[Share, ...], Field(min_length=1)]
-    min_minutes_per_step: Annotated[float, Field(gt=0.0)]
+    min_minutes_per_step: Annotated[float, Field(gt=0.0, le=525_600.0)]
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -124,7 +124,7 @@ class PromotionPolicy(Contract):
 
     version: SemanticVersion
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
-    evidence_valid_days: Annotated[float, Field(gt=0.0)]
+    evidence_valid_days: Annotated[float, Field(gt=0.0, le=36_500.0)]
     gates: tuple[Gate, ...]
     canary: CanaryPlan
     quarantine: QuarantineRule

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ml_platform.contracts.decided import DecisionRecorded
+from ml_platform.contracts.decided import LONGEST_REASON, DecisionRecorded
 from ml_platform.contracts.monitoring import Action, Decision
 from ml_platform.release.door import Door
 from ml_platform.release.freezing import freeze
@@ -23,7 +23,9 @@ def apply_decision(door: Door, decision: Decision, kept_sha256: str | None) -> M
     """Appends the decision and the move that it asks for; None for one that moves no slot. Raises HeldBackError."""
     door.transaction.append(DecisionRecorded(decision=decision, kept_sha256=kept_sha256))
     if decision.action is Action.FREEZE:
-        freeze(door, decision.reason)
+        # With many metrics it may be long; the whole of it stands in the decision itself.
+        whole = len(decision.reason) <= LONGEST_REASON
+        freeze(door, decision.reason if whole else f"{decision.reason[: LONGEST_REASON - 1]}…")
     if decision.action not in _MOVES or decision.release_id is None:
         return None
     done = _MOVES[decision.action](door, decision, decision.release_id)

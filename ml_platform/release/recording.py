@@ -113,18 +113,16 @@ def record_pin(
 
 
 def record_sign_off(door: Door, release_id: str, key: SigningKey, reason: str, operator: str) -> SignOff:
-    """Signs and appends an operator's word that the canary may be promoted. Raises RefusedError and EvidenceError."""
+    """Signs and appends an operator's word that the canary may be promoted.
+
+    Raises RefusedError, EvidenceError, and ContractError for a reason that is too long.
+    """
     replay = door.transaction.replay
     if not reason.strip():
         raise RefusedError("a sign-off needs a reason: it stands in the ledger for ever.")
-    said = SignOff(
-        product=replay.product,
-        release_id=release_id,
-        reason=reason,
-        signed_at=door.now,
-        operator=operator,
-        after_sha256=replay.head_sha256,
-    )
+    word = {"release_id": release_id, "reason": reason, "signed_at": door.now, "operator": operator}
+    place = {"product": replay.product, "after_sha256": replay.head_sha256}
+    said = SignOff.parse(word | place, where="the sign-off")
     envelope = sign_promotion(said, key)
     if verify_sign_off(envelope, door.operators) != said:
         raise EvidenceError(f"the sign-off of release {release_id[:12]} does not survive signing.")

@@ -89,6 +89,16 @@ def test_the_steps_of_a_canary_rise_from_above_zero_to_at_most_one(steps: list[f
         PromotionPolicy.parse(data, where="policy.yaml")
 
 
+def test_times_that_no_calendar_holds_are_refused() -> None:
+    data = policy()
+    for too_long, key in (
+        ({"evidence_valid_days": 1e9}, "evidence_valid_days"),
+        ({"canary": data["canary"] | {"min_minutes_per_step": 1e12}}, "min_minutes_per_step"),
+    ):
+        with pytest.raises(ContractError, match=f"{key}.*less than or equal to"):
+            PromotionPolicy.parse(data | too_long, where="policy.yaml")
+
+
 @pytest.mark.parametrize("confidence", [0.5, 1.0, 95, float("nan"), None])
 def test_confidence_lies_between_a_half_and_one(confidence: object) -> None:
     with pytest.raises(ContractError, match="key 'confidence'"):

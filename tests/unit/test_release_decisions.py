@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from ml_platform.contracts.decided import DecisionRecorded, PromotionSigned, SignOff
+from ml_platform.contracts.decided import LONGEST_REASON, DecisionRecorded, PromotionSigned, SignOff
 from ml_platform.contracts.events import EventKind
 from ml_platform.contracts.monitoring import Action, Decision
 from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.slot_moves import CanaryAdvanced
-from ml_platform.errors import EpochConflictError, EvidenceError, LedgerCorruptError, RefusedError
+from ml_platform.errors import ContractError, EpochConflictError, EvidenceError, LedgerCorruptError, RefusedError
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.sign_offs import counting_sign_off
 from ml_platform.lineage.statements import sign_promotion
@@ -106,6 +106,26 @@ def test_a_freeze_is_decided_with_its_word(controller: Controller) -> None:
     assert controller.apply(decision(Action.FREEZE), None, NOW, "controller") is None
     assert kinds(controller)[-2:] == [EventKind.DECISION_RECORDED, EventKind.PRODUCT_FROZEN]
     assert controller.state(PRODUCT).frozen == "seen"
+
+
+def test_a_freeze_for_more_reasons_than_a_freeze_may_name_freezes_all_the_same(controller: Controller) -> None:
+    said = decision(Action.FREEZE, reason="A metric failed. " * 300)
+    assert controller.apply(said, None, NOW, "controller") is None
+    frozen = controller.state(PRODUCT).frozen or ""
+    assert (len(frozen), frozen[:16], frozen[-1]) == (LONGEST_REASON, said.reason[:16], "…")
+    assert controller.ledger.replay(PRODUCT).decisions[-1].payload["decision"]["reason"] == said.reason
+
+
+def test_a_reason_that_nobody_would_read_to_its_end_is_refused_in_a_sentence(controller: Controller) -> None:
+    before, long = controller.ledger.events(), "because " * 600
+    with pytest.raises(ContractError, match=r"the freeze: key 'reason'.*at most 4000 characters"):
+        controller.freeze(PRODUCT, long, NOW, "operator")
+    with pytest.raises(ContractError, match=r"the sign-off: key 'reason'.*at most 4000 characters"):
+        controller.sign_off(PRODUCT, NAME, OPERATOR, long, NOW, "operator")
+    assert controller.ledger.events() == before
+    assert controller.freeze(PRODUCT, "a holiday", NOW, "operator")
+    with pytest.raises(ContractError, match=r"the end of the freeze: key 'reason'.*at most 4000 characters"):
+        controller.unfreeze(PRODUCT, long, NOW, "operator")
 
 
 def test_a_step_lasts_as_long_as_its_plan_says(controller: Controller) -> None:
