@@ -9,7 +9,7 @@ import numpy as np
 from ml_platform.contracts.feature_spec import FeatureViewSpec
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.progress import Progress, Reporter, silent
-from ml_platform.contracts.source import ColumnType
+from ml_platform.contracts.source import ColumnType, SourceSpec
 from ml_platform.errors import InvalidInputError
 from ml_platform.features.definitions import (
     CREATED_TIME,
@@ -17,11 +17,11 @@ from ml_platform.features.definitions import (
     checked_features,
     definitions_sha256,
     feature_type,
-    known_column,
 )
 from ml_platform.features.trailing import HOUR_US, Integers, KnownRows, Numbers, trailing_features
 from ml_platform.lineage.artifacts import Artifact, ArtifactStore
 from ml_platform.snapshots.extract import load_table, manifest_of, parquet_bytes
+from ml_platform.snapshots.rows import known_since
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,11 +71,10 @@ def view_rows(product: Product, view: FeatureViewSpec, table: "pd.DataFrame", un
     import pandas as pd
 
     table = table.dropna(subset=list(view.entity)).reset_index(drop=True)
-    known = known_column(product.spec.sources[view.source])
     entity = table.groupby(list(view.entity), sort=True).ngroup().to_numpy().astype(np.int64)
     if view.columns:
         return _as_they_became_known(product, view, table, entity)
-    known_us = microseconds(table[known])
+    known_us = _known_us(table, product.spec.sources[view.source])
     order = np.lexsort((known_us, entity))
     rows = KnownRows(
         entity[order],
@@ -107,16 +106,17 @@ def _as_they_became_known(
 ) -> "pd.DataFrame":
     """Source rows with both their times; of rows alike in entity and times, the last in key order.
 
-    A plan or forecast (`known_ahead`) is about the future and counts from when it became known; a row
-    that was always known counts from the epoch.
+    A plan or forecast (`known_ahead`) is about the future and counts from when it became known, as does a row
+    without an event.
     """
     import pandas as pd
 
     source = product.spec.sources[view.source]
-    known = known_column(source)
-    known_us = np.zeros(len(table), np.int64) if known is None else microseconds(table[known])
-    about = known if source.known_ahead or source.event_time is None else source.event_time
-    about_us = known_us if about is None else microseconds(table[about])
+    known_us = _known_us(table, source)
+    about_us = known_us
+    if source.event_time is not None and not source.known_ahead:
+        event = table[source.event_time]
+        about_us = np.where(event.isna(), known_us, microseconds(event))
     frame = pd.DataFrame(
         {
             **{column: table[column] for column in view.entity},
@@ -128,6 +128,12 @@ def _as_they_became_known(
     frame = frame.iloc[np.lexsort((known_us, about_us, entity))]
     same = frame.duplicated([*view.entity, EVENT_TIME, CREATED_TIME], keep="last")
     return frame[~same].reset_index(drop=True)
+
+
+def _known_us(table: "pd.DataFrame", source: SourceSpec) -> Integers:
+    """When each row became known, as its snapshot judged it; one that always was counts from the epoch."""
+    known = known_since(table, source)
+    return np.zeros(len(table), np.int64) if known is None else np.where(known.isna(), 0, microseconds(known))
 
 
 def _numbers(column: "pd.Series") -> Numbers:

@@ -36,6 +36,7 @@ def definitions_sha256(product: Product) -> str:
             "columns": {column: str(kind) for column, kind in product.spec.sources[name].columns.items()},
             "known_at": known_column(product.spec.sources[name]),
             "event_time": product.spec.sources[name].event_time,
+            "known_ahead": product.spec.sources[name].known_ahead,
         }
         for name in {view.source for view in spec.views.values()}
     }

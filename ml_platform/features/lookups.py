@@ -158,17 +158,20 @@ def _rows(lookup: LookupSpec, source: SourceSpec, file: Path, at: datetime) -> I
     import duckdb
 
     keys = [sql_name(key) for key in lookup.key]
-    known, event = known_column(source), source.event_time
+    known = _known_since(source)
     conditions = [f"{key} IS NOT NULL" for key in keys]
     parameters: dict[str, Any] = {"file": str(file)}
     if known is not None:
-        conditions.append(f"{sql_name(known)} <= $at")
+        conditions.append(f"({known} IS NULL OR {known} <= $at)")
         parameters["at"] = at
-    about = event or known
-    if lookup.keep_hours is not None and about is not None:
-        conditions.append(f"{sql_name(about)} >= $at - to_microseconds({round(lookup.keep_hours * 3_600_000_000)})")
+    event = source.event_time and sql_name(source.event_time)
+    about = [time for time in (event, known) if time is not None]
+    if lookup.keep_hours is not None and about:
+        oldest = f"$at - to_microseconds({round(lookup.keep_hours * 3_600_000_000)})"
+        conditions.append(f"coalesce({', '.join(about)}) >= {oldest}")
         parameters["at"] = at
-    newest = [f"{sql_name(name)} DESC" for name in (known, event, *source.key) if name is not None]
+    order = (known, event, *map(sql_name, source.key))
+    newest = [f"{column} DESC NULLS LAST" for column in order if column is not None]
     with closing(duckdb.connect()) as connection:
         # Intervals and times must not depend on the zone of the machine.
         connection.execute("SET TimeZone = 'UTC'")
@@ -185,6 +188,14 @@ def _rows(lookup: LookupSpec, source: SourceSpec, file: Path, at: datetime) -> I
         for row in batch.to_pylist():
             content = json.dumps({name: _plain(row[name]) for name in lookup.columns}, ensure_ascii=False)
             yield (*(row[key] for key in lookup.key), content)
+
+
+def _known_since(source: SourceSpec) -> str | None:
+    """SQL for when a row became known, NULL for one that always was: what snapshots.rows says of a table."""
+    known = known_column(source)
+    if known is None or source.event_time is None or source.known_ahead:
+        return known and sql_name(known)
+    return f"coalesce({sql_name(known)}, {sql_name(source.event_time)})"
 
 
 def _plain(value: Any) -> Any:

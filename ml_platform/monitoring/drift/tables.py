@@ -15,6 +15,7 @@ from ml_platform.lineage.artifacts import Artifact, ArtifactStore
 from ml_platform.monitoring.drift.columns import SLICE_VALUES, Table
 from ml_platform.monitoring.drift.distances import Blocks, Integers
 from ml_platform.snapshots.extract import load_table, manifest_of
+from ml_platform.snapshots.rows import known_since
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,17 +88,21 @@ _SEEN_AT = "seen_at"
 
 
 def _seen(product: Product, view: FeatureViewSpec, snapshot: Artifact, rows: Any, window: Window) -> "pd.DataFrame":
-    """The rows of a view's source in a window, with the features of their entity as known just before."""
+    """The rows of a view's source in a window, with the features of their entity as known just before.
+
+    A row is seen when it becomes known, one that always was when its event happens, and a table without times on the
+    window's last day.
+    """
     import pandas as pd
 
     source = product.spec.sources[view.source]
     table = load_table(snapshot, view.source).dropna(subset=list(view.entity))
-    time = source.known_column or source.event_time
-    if time is None:
-        table = table.assign(**{_SEEN_AT: pd.Timestamp(window.until) - DAY})
-        time = _SEEN_AT
-    table = table[window.holds(table[time])].drop(columns=[one for one in view.feature_names if one in table.columns])
-    table = table.assign(**{_SEEN_AT: table[time]}).sort_values(_SEEN_AT, kind="stable")
+    seen: Any = known_since(table, source)
+    if source.event_time is not None:
+        seen = table[source.event_time] if seen is None else seen.fillna(table[source.event_time])
+    table = table.assign(**{_SEEN_AT: pd.Timestamp(window.until) - DAY if seen is None else seen})
+    table = table[window.holds(table[_SEEN_AT])].sort_values(_SEEN_AT, kind="stable")
+    table = table.drop(columns=[one for one in view.feature_names if one in table.columns])
     features = pd.read_parquet(rows).sort_values("event_timestamp", kind="stable")
     # Rows without an entity are gone, but a column that had gaps keeps the type for them, which joins with no other.
     table = table.astype({name: features[name].dtype for name in view.entity})

@@ -64,13 +64,19 @@ def planted_product(
     rows: Sequence[dict[str, Any]],
     features: dict[str, Any] | None = None,
     lookups: dict[str, LookupSpec] | None = None,
+    *,
+    planned: bool = False,
 ) -> Product:
-    """flight_assistant with its sources replaced by one CSV file of planted rows; times are minutes after START."""
+    """flight_assistant with its sources replaced by one CSV file of planted rows.
+
+    Times are minutes after START, None for an empty one; `planned` rows may be known before their event.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame([{**DEFAULTS, **row} for row in rows])
     frame["number"] = range(len(frame))
     for name in ("at", "known"):
-        frame[name] = [(START + timedelta(minutes=minutes)).isoformat() for minutes in frame[name]]
+        times = [row[name] for row in rows]
+        frame[name] = [None if at is None else (START + timedelta(minutes=at)).isoformat() for at in times]
     frame.to_csv(folder / "readings.csv", index=False)
     source = SourceSpec.parse(
         {
@@ -86,10 +92,11 @@ def planted_product(
                 "works": "boolean",
                 "number": "integer",
             },
-            "nullable": ["value"],
+            "nullable": ["value", "at", "known"],
             "key": ["number"],
             "event_time": "at",
             "known_at": "known",
+            "known_ahead": planned,
         },
         where="planted",
     )
@@ -123,9 +130,10 @@ class Plant:
         *rows: dict[str, Any],
         features: dict[str, Any] | None = None,
         lookups: dict[str, LookupSpec] | None = None,
+        planned: bool = False,
     ) -> Built:
-        home = Home(self._folder / "home")
-        return build(planted_product(self._folder / "product", rows, features, lookups), DAY, home)
+        product = planted_product(self._folder / "product", rows, features, lookups, planned=planned)
+        return build(product, DAY, Home(self._folder / "home"))
 
     def asking(self, *minutes: float, **entity: Any) -> pd.DataFrame:
         """Rows that ask for sensor a at site 7, or what `entity` says, that many minutes after START."""

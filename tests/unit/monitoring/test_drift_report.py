@@ -6,15 +6,18 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ml_platform.contracts.drift import DriftPart, DriftReport, Moved, PartDrift
 from ml_platform.contracts.evidence import Verdict
+from ml_platform.contracts.home import Home
+from ml_platform.contracts.products import load_product
 from ml_platform.errors import ArtifactCorruptError
 from ml_platform.monitoring.drift.reference import find_reference
 from ml_platform.monitoring.drift.report import load_drift_report, make_drift_report
 from ml_platform.monitoring.drift_reports import drift_report_days, latest_drift_report, read_drift_report
 from resources.manifests import AssetManifest, Value
-from tests.samples.drifting import LATER, LEARNT, Desk
+from tests.samples.drifting import LATER, LEARNT, PARCELS_A_DAY, Desk, write_drifting_product
 
 USUAL = [f"Where is my parcel P{number:05d} to {city}?" for number in range(60) for city in ("Oslo", "Lima")]
 STRANGE = [f"Can you recommend a good recipe for {number} pancakes with blueberries?" for number in range(120)]
@@ -93,6 +96,29 @@ def test_what_a_release_learnt_from_that_is_gone_is_an_error_and_no_drift(tmp_pa
     found = desk.report()
     assert (found.verdict, found.effect) == (Verdict.ERROR, 0.0)
     assert "cannot be read" in found.reason
+
+
+def test_rows_that_do_not_say_when_they_became_known_are_seen_when_they_happen(tmp_path: Path) -> None:
+    folder = write_drifting_product(tmp_path / "products")
+    product, features = (yaml.safe_load((folder / f"{name}.yaml").read_text()) for name in ("product", "features"))
+    source = product["sources"]["parcels"]
+    source |= {
+        "columns": source["columns"] | {"known_at": "timestamp"},
+        "nullable": ["known_at"],
+        "known_at": "known_at",
+    }
+    passing = {"source": "parcels", "entity": ["city"], "columns": {"last_days": "days_underway"}, "ttl_hours": None}
+    features["views"]["city_last"] = passing
+    for name, content in (("product", product), ("features", features)):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    header, *rows = (folder / "parcels.csv").read_text().splitlines()
+    times = [row.rsplit(",", 1)[1] if number % 2 else "" for number, row in enumerate(rows)]
+    filled = [f"{row},{known}" for row, known in zip(rows, times, strict=True)]
+    (folder / "parcels.csv").write_text("\n".join([f"{header},known_at", *filled]) + "\n")
+    desk = Desk(Home(tmp_path / "home"), load_product(folder))
+    desk.serve()
+    (last_days,) = [one for one in desk.report().columns if one.name == "city_last.last_days"]
+    assert (last_days.moved, last_days.current_rows) == (Moved.STEADY, 28 * PARCELS_A_DAY)
 
 
 def test_a_training_set_that_is_gone_is_an_error_of_the_prompts_alone(tmp_path: Path) -> None:
