@@ -30,6 +30,10 @@ PRODUCT = Path(__file__).parents[2] / "products" / "flight_assistant"
         ("４１１１ １１１１ １１１１ １１１１", "[card]"),
         ("ann\u200b@exa\u200bmple.com", "[email]"),
         ("4111111111111111 a@b.co +12125550142", "[card] [email] [phone]"),
+        ("212\u2011555\u20110142, 212\u2013555\u20130142, +49 30\u20101234567", "[phone], [phone], [phone]"),
+        ("4111\u20111111\u20111111\u20111111, 4111.1111.1111.1111", "[card], [card]"),
+        ("4111 1111  1111 1111 and 3782.822463.10005", "[card] and [card]"),
+        ("4111 1111 1111 1111 12/27 123", "[card] 12/27 123"),
     ],
     ids=lambda text: text.encode("ascii", "replace").decode()[:28],
 )

@@ -1,8 +1,9 @@
 """Personal data in free text: found by shape, and taken out before anything is stored.
 
-It knows e-mail addresses, telephone numbers of nine digits or more, and payment cards (13 to 19 digits that pass
-Luhn's check). Names, addresses and short local numbers have no shape and are not found: whoever must keep
-those out needs the judge, or must not keep the texts.
+It knows e-mail addresses, payment cards (13 to 19 digits that pass Luhn's check), and telephone numbers: nine digits
+or more that begin with `+`, a bracket or 0, or ten in North America's groups. Names, addresses and other numbers
+(`612 345 678`) have no shape of their own and are not found: whoever must keep those out needs the judge, or must
+not keep the texts.
 """
 
 import re
@@ -17,14 +18,18 @@ ALL_KINDS: tuple[Kind, ...] = ("email", "card", "phone")
 
 # Every repetition is bounded: the time stays linear in the text, whatever somebody sends.
 _EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[^\W_](?:[\w-]{0,62})\.){1,6}[^\W\d_]{2,24}(?![^\W\d_])")
-_CARD = re.compile(r"(?<!\w)[2-6](?:[ -]?\d){12,18}(?!\w)")
+_CARDS = (
+    re.compile(r"(?<!\w)[2-6](?:[ -]?\d){12,18}(?!\w)"),
+    # In the groups that are printed on cards, more may stand between them, and a date or a code behind.
+    re.compile(r"(?<!\w)(?:[2-6]\d{3}(?:[ .-]{0,2}\d{4}){3}|3\d{3}[ .-]{0,2}\d{6}[ .-]{0,2}\d{5})(?!\w)"),
+)
 _PREFIXED = re.compile(r"(?<![\w.])(?:\+\s?\d|\(\d|0)(?:[ ().\-/]{0,3}\d){8,14}(?!\w)")
 _NORTH_AMERICAN = re.compile(r"(?<![\w.])(?:1[ .-]?)?[2-9]\d{2}[ .-]?[2-9]\d{2}[ .-]?\d{4}(?!\w)")
 _MANY_DIGITS = re.compile(r"\d(?:[ ().\-/]{0,3}\d){8}")
 _DATE_FIRST = re.compile(r"\d{4}-\d{2}-\d{2}(?!\d)|\d{1,2}[/.-]\d{1,2}[/.-]\d{4}(?!\d)")
-_INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0x2060, 0xFEFF, *range(0x202A, 0x202F)])
-
-
+_INVISIBLE = [0xAD, 0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0x2060, 0xFEFF, *range(0x202A, 0x202F)]
+_DASHES = [*range(0x2010, 0x2016), 0x2212]
+_AS_SEEN = dict.fromkeys(_INVISIBLE, "") | dict.fromkeys(_DASHES, "-")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -43,8 +48,8 @@ def sound(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """The text as a reader sees it: one spelling for each character, and no invisible ones."""
-    return text if text.isascii() else unicodedata.normalize("NFKC", text).translate(_INVISIBLE)
+    """The text as a reader sees it: one spelling for each character, one dash, and no invisible ones."""
+    return text if text.isascii() else unicodedata.normalize("NFKC", text).translate(_AS_SEEN)
 
 
 def find_personal_data(text: str, kinds: Iterable[str] = ALL_KINDS) -> tuple[Found, ...]:
@@ -81,7 +86,7 @@ def _emails(text: str) -> list[tuple[int, int]]:
 
 
 def _cards(text: str) -> list[tuple[int, int]]:
-    return [match.span() for match in _CARD.finditer(text) if passes_luhn(match.group())]
+    return [match.span() for shape in _CARDS for match in shape.finditer(text) if passes_luhn(match.group())]
 
 
 def _phones(text: str) -> list[tuple[int, int]]:
