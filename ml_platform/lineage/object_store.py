@@ -36,7 +36,8 @@ class ObjectArtifactStore:
 
     Files are uploaded first, the manifest after them, the index last: an artifact without a manifest
     does not exist, and an upload that broke off is repeated from the cache. Downloads are verified
-    before they are used. The lock of a recipe holds on this machine only: two machines may build the
+    before they are used. Whoever is asked to make an artifact that its cache holds puts there again
+    what was lost, cut or set aside. The lock of a recipe holds on this machine only: two machines may build the
     same artifact at once, and since a name is a digest, they then write the same bytes.
     """
 
@@ -49,12 +50,11 @@ class ObjectArtifactStore:
     ) -> Artifact:
         """See ArtifactStore. Raises StorageError when the disk or the object store fails."""
         found = self.find(kind, recipe)
-        if found is not None and believed(found):
-            return found
-        made = self.cache.make(kind, recipe, build, believed)
+        if found is None or not believed(found):
+            found = self.cache.make(kind, recipe, build, believed)
         with self._errors_explained(kind):
-            self._upload(made)
-        return made
+            self._upload(found)
+        return found
 
     def find(self, kind: str, recipe: Mapping[str, Any]) -> Artifact | None:
         """See ArtifactStore. An artifact that no longer verifies is set aside, so that it is made anew."""
@@ -96,21 +96,27 @@ class ObjectArtifactStore:
             return replace(self.cache.adopt(manifest, work), reused=True)
 
     def _upload(self, artifact: Artifact) -> None:
-        folder = f"{artifact.kind}/{artifact.sha256}"
-        if not self._holds(artifact.manifest, folder):
-            for name in artifact.manifest.files:
+        manifest, folder = artifact.manifest, f"{artifact.kind}/{artifact.sha256}"
+        if not self._holds(manifest, folder):
+            self._set_aside(artifact.kind, artifact.sha256)
+            for name in manifest.files:
                 self._put(artifact.path / name, f"{folder}/{name}")
-            self._write(f"{folder}/{MANIFEST}", artifact.manifest.canonical_bytes())
-        self._write(f"{artifact.kind}/by_recipe/{digest(artifact.manifest.recipe)}", artifact.sha256.encode())
+            self._write(f"{folder}/{MANIFEST}", manifest.canonical_bytes())
+        index = f"{artifact.kind}/by_recipe/{digest(manifest.recipe)}"
+        if self._read(index) != artifact.sha256.encode():
+            self._write(index, artifact.sha256.encode())
 
     def _holds(self, manifest: ArtifactManifest, folder: str) -> bool:
-        """Whether a whole artifact stands there already, judged by its manifest, which is written last."""
-        return self._read(f"{folder}/{MANIFEST}") == manifest.canonical_bytes()
+        """Whether a whole artifact stands there: its manifest, which is written last, and files of the right sizes."""
+        return self._read(f"{folder}/{MANIFEST}") == manifest.canonical_bytes() and all(
+            self._size(f"{folder}/{name}") == stored.size_bytes for name, stored in manifest.files.items()
+        )
 
     def _set_aside(self, kind: str, sha256: str) -> None:
+        """Moves a damaged artifact to `corrupt/`; what has no manifest is no artifact yet: somebody uploads it."""
         filesystem, root = self._filesystem()
         place = f"{root}/{kind}/{sha256}"
-        if filesystem.exists(place):
+        if filesystem.exists(f"{place}/{MANIFEST}"):
             corrupt = f"{root}/corrupt/{kind}-{sha256[:12]}-{uuid.uuid4().hex[:8]}"
             filesystem.makedirs(corrupt.rpartition("/")[0], exist_ok=True)
             filesystem.mv(place, corrupt, recursive=True)

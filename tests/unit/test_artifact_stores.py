@@ -272,6 +272,52 @@ def test_an_upload_that_broke_off_is_completed_from_the_cache(tmp_path: Path) ->
     assert ObjectArtifactStore(url, tmp_path / "two").open("snapshot", made.sha256).facts["rows"] == 3
 
 
+@pytest.mark.parametrize("kind", ["memory", "file"])
+@pytest.mark.parametrize("name", ["notes.txt", "tables/flights.bin", "manifest.json"])
+@pytest.mark.parametrize("change", ["flipped", "cut", "gone"])
+def test_what_was_damaged_in_the_object_store_is_put_again_by_who_has_it_cached(
+    tmp_path: Path, kind: str, name: str, change: str
+) -> None:
+    """Who looks for it without a cache sets it aside; who made it is asked to make it again, and need not."""
+    place = place_of(kind, tmp_path)
+    maker, other = place.again(), place.again()
+    made = maker.make("snapshot", RECIPE, build)
+    filesystem, root = fsspec.core.url_to_fs(place.root)
+    if change == "gone":
+        filesystem.rm_file(f"{root}/snapshot/{made.sha256}/{name}")
+    else:
+        place.damage(f"snapshot/{made.sha256}/{name}", flip_one_bit if change == "flipped" else lambda data: data[:-1])
+    with pytest.raises(ArtifactCorruptError, match="aterialize"):
+        other.open("snapshot", made.sha256)
+    assert other.find("snapshot", RECIPE) is None
+    assert maker.make("snapshot", RECIPE, never).sha256 == made.sha256
+    assert contents(other.open("snapshot", made.sha256)) == contents(made)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "manifest.json"])
+def test_what_the_object_store_lost_is_put_again_before_anybody_misses_it(tmp_path: Path, name: str) -> None:
+    place = place_of("memory", tmp_path)
+    maker = place.again()
+    made = maker.make("snapshot", RECIPE, build)
+    place.damage(f"snapshot/{made.sha256}/{name}", lambda _: b"")
+    maker.make("snapshot", RECIPE, never)
+    assert contents(place.again().open("snapshot", made.sha256)) == contents(made)
+
+
+def test_an_upload_that_another_machine_is_still_at_is_left_alone(tmp_path: Path) -> None:
+    """What has files and no manifest yet is no damaged artifact, whatever an index says."""
+    place = place_of("memory", tmp_path)
+    made = place.again().make("snapshot", RECIPE, build)
+    filesystem, root = fsspec.core.url_to_fs(place.root)
+    manifest = f"{root}/snapshot/{made.sha256}/manifest.json"
+    data = filesystem.cat_file(manifest)
+    filesystem.rm_file(manifest)
+    assert place.again().find("snapshot", RECIPE) is None
+    assert not place.names("corrupt")
+    filesystem.pipe_file(manifest, data)
+    assert place.again().make("snapshot", RECIPE, never).sha256 == made.sha256
+
+
 def test_a_damaged_cache_is_replaced_by_a_download(tmp_path: Path) -> None:
     store = ObjectArtifactStore(f"memory://{uuid.uuid4().hex}", tmp_path / "cache")
     made = store.make("snapshot", RECIPE, build)
