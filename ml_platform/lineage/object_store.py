@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_platform.contracts.canonical import digest
 from ml_platform.contracts.home import Home
-from ml_platform.errors import ArtifactCorruptError, StorageError
+from ml_platform.errors import ArtifactCorruptError, MlPlatformError, StorageError
 from ml_platform.lineage.artifact_files import MANIFEST, ArtifactManifest, parse_manifest
 from ml_platform.lineage.artifacts import (
     Artifact,
@@ -180,9 +180,12 @@ class ObjectArtifactStore:
 
     @contextmanager
     def _errors_explained(self, kind: str) -> Iterator[None]:
+        """Turns whatever a client raises into a StorageError: those of S3 are of no common kind, and no OSErrors."""
         try:
             yield
-        except (OSError, ImportError, ValueError) as error:
+        except MlPlatformError:
+            raise
+        except Exception as error:
             raise StorageError(
                 f"the {kind} could not be exchanged with {self.url}: {type(error).__name__}: {error}. What was "
                 f"published before is untouched. Check {URL_VARIABLE}, the network and the credentials, then run again."

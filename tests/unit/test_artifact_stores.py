@@ -11,6 +11,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from ml_platform.contracts.canonical import bytes_sha256, digest
 from ml_platform.contracts.home import Home
@@ -329,6 +330,29 @@ def test_an_unreachable_object_store_is_a_storage_error_that_names_the_variable(
     for url in ("nosuchprotocol://bucket", "file:///proc/nowhere"):
         with pytest.raises(StorageError, match=URL_VARIABLE):
             ObjectArtifactStore(url, tmp_path / "cache").make("snapshot", RECIPE, build)
+
+
+class EndpointConnectionError(Exception):
+    """As botocore raises, which s3fs does not translate: neither an OSError nor a ValueError."""
+
+
+@pytest.mark.parametrize("fails", ["info", "cat_file", "get_file", "put_file", "pipe_file", "mv"])
+def test_whatever_the_client_of_a_bucket_raises_is_a_storage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """A rollback waits for what it keeps: only errors that are known as the store's let it go on."""
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise EndpointConnectionError("Could not connect to the endpoint URL")
+
+    place = place_of("memory", tmp_path)
+    made = place.again().make("snapshot", RECIPE, build)
+    if fails == "mv":
+        place.damage(f"snapshot/{made.sha256}/notes.txt", flip_one_bit)
+    monkeypatch.setattr(MemoryFileSystem, fails, unreachable)
+    recipe = {"as_of": "2013-04-01"} if fails in ("put_file", "pipe_file") else RECIPE
+    with pytest.raises(StorageError, match=f"EndpointConnectionError: Could not connect.*{URL_VARIABLE}"):
+        place.again().make("snapshot", recipe, build)
 
 
 def test_the_environment_chooses_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
