@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ml_platform.cli.output import AsJson
+from ml_platform.cli.output import AsJson, print_json
 
 if TYPE_CHECKING:
+    from ml_platform.contracts.home import Home
     from ml_platform.contracts.monitoring import Look
     from ml_platform.release.controlling import ControllerLoop
 
@@ -30,12 +31,11 @@ def controller(
     each other they do no harm. Kill any at any time: the next one reads on and decides the same.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    loop = _loop(product, lambda look: _tell(look, as_json=as_json) if once else None)
+    home = _home_of(product)
     if once:
-        if not loop.round():
-            typer.echo("Another controller leads; `mlp status` shows what it saw.", err=True)
-        loop.close()
+        _look_once(home, product, as_json=as_json)
         return
+    loop = _loop(home, product, lambda _: None)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -44,8 +44,28 @@ def controller(
     loop.run(every, ended)
 
 
-def _loop(product: str | None, tell: Callable[["Look"], None]) -> "ControllerLoop":
+def _home_of(product: str | None) -> "Home":
+    """The home to watch. Raises UnknownProductError for a product that is nowhere, before anything is made for it."""
+    from ml_platform.cli.dossier import known_products, require_known
     from ml_platform.contracts.home import Home
+
+    home = Home.from_environment()
+    if product is not None:
+        require_known(product, known_products(home))
+    return home
+
+
+def _look_once(home: "Home", product: str | None, *, as_json: bool) -> None:
+    looks: list[Look] = []
+    loop = _loop(home, product, looks.append if as_json else _tell)
+    if not loop.round():
+        typer.echo("Another controller leads; `mlp status` shows what it saw.", err=True)
+    loop.close()
+    if as_json:
+        print_json(looks)
+
+
+def _loop(home: "Home", product: str | None, tell: Callable[["Look"], None]) -> "ControllerLoop":
     from ml_platform.lineage.keys import trusted_keys, trusted_operators
     from ml_platform.lineage.ledger import Ledger
     from ml_platform.lineage.looks import LookStore
@@ -54,19 +74,13 @@ def _loop(product: str | None, tell: Callable[["Look"], None]) -> "ControllerLoo
     from ml_platform.release.controller import Controller
     from ml_platform.release.controlling import ControllerLoop
 
-    home = Home.from_environment()
     ledger = Ledger(home.ledger_url, keep_connections=True)
     door = Controller(ledger, trusted_keys(home), gate_producer(), trusted_operators(home))
     actor = f"controller {os.getpid()}@{socket.gethostname()}"
     return ControllerLoop(home, door, artifact_store(home), LookStore(home.monitoring_url), actor, product, tell)
 
 
-def _tell(look: "Look", *, as_json: bool) -> None:
-    from ml_platform.cli.output import print_json
-
-    if as_json:
-        print_json(look)
-        return
+def _tell(look: "Look") -> None:
     decision = look.decision
     typer.echo(f"{look.product}: {decision.action.replace('_', ' ')}: {decision.reason}")
     for one in decision.waits_for:

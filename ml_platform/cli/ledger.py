@@ -33,10 +33,14 @@ def log(
     as_json: AsJson = False,
 ) -> None:
     """List the events, the newest last; their digests are checked."""
-    from ml_platform.cli.dossier import open_ledger
+    from ml_platform.cli.dossier import known_products, open_ledger, require_known
     from ml_platform.contracts.home import Home
 
-    told = open_ledger(Home.from_environment()).log(product)[-last:]
+    home = Home.from_environment()
+    ledger = open_ledger(home)
+    if product is not None:
+        require_known(product, known_products(home, ledger))
+    told = ledger.log(product)[-last:]
     if as_json:
         print_json(
             [{**event.model_dump(mode="json"), "event_sha256": event.sha256, "told": words} for event, words in told]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ml_platform.cli.output import AsJson, print_json
-from ml_platform.errors import MlPlatformError
+from ml_platform.errors import InvalidInputError, MlPlatformError
 
 if TYPE_CHECKING:
     from ml_platform.contracts.home import Home
@@ -25,9 +25,14 @@ def mirror(
     as_json: AsJson = False,
 ) -> None:
     """Put MLflow's aliases back to what the slots hold; an edit by hand becomes an alert in the ledger."""
+    from ml_platform.cli.dossier import known_products, require_known
     from ml_platform.contracts.home import Home
 
+    if as_json and every is not None:
+        raise InvalidInputError("--json is one document, and --every has no end. Leave out one of them.")
     home = Home.from_environment()
+    if product is not None:
+        require_known(product, known_products(home))
     if every is not None:
         _go_on(home, product, every)
         return

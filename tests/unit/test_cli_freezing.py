@@ -72,6 +72,26 @@ def test_a_controller_looks_once_and_says_what_it_waits_for(proven: Proven, caps
     out = capsys.readouterr().out
     assert out.startswith(f"{PRODUCT}: hold: ")
     assert "  waits for " in out
-    look = told(capsys, "controller", PRODUCT, "--once")
+    [look] = told(capsys, "controller", PRODUCT, "--once")
     assert look["canary"] == proven.release.release_id
     assert look["decision"]["action"] == "hold"
+
+
+def test_a_look_where_nothing_serves_is_an_empty_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path / "new"))
+    assert told(capsys, "controller", "--once") == []
+
+
+@pytest.mark.parametrize("more", [["--once"], ["--once", "--json"], []], ids=" ".join)
+def test_a_product_that_nobody_knows_is_not_watched_and_nothing_is_made_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    home = tmp_path / "none"
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(home))
+    assert run(["controller", "nonsense", *more]) == 1
+    said = capsys.readouterr()
+    assert "there is no product 'nonsense'" in said.err
+    assert not said.out
+    assert not home.exists()

@@ -110,3 +110,19 @@ def test_before_the_first_run_there_is_nothing_to_mirror_and_nothing_is_created(
     assert run(["mirror", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {}
     assert not (tmp_path / "none").exists()
+
+
+def test_a_product_that_nobody_knows_has_no_aliases_to_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path / "none"))
+    assert run(["mirror", "nonsense"]) == 1
+    assert run(["mirror", "nonsense", "--every", "10"]) == 1
+    assert capsys.readouterr().err.count("there is no product 'nonsense'") == 2
+
+
+def test_one_document_is_not_asked_of_what_has_no_end(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["mirror", "--every", "10", "--json"]) == 1
+    said = capsys.readouterr()
+    assert "Leave out one of them" in said.err
+    assert not said.out

@@ -135,9 +135,11 @@ def test_debug_shows_the_traceback_behind_any_command(home: Home, capsys: pytest
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
-def test_an_unknown_product_is_refused_by_status_and_releases(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("status", "releases"):
-        assert run([command, "nobody"]) == 1
+def test_an_unknown_product_is_refused_wherever_one_may_be_named(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["status"], ["releases"], ["ledger", "log"]):
+        assert run([*command, "nobody"]) == 1
         assert f"there is no product 'nobody'; known products: {PRODUCT}" in capsys.readouterr().err
 
 
