@@ -1,6 +1,7 @@
 """`mlp policy` and `mlp keys` on a real home with a real product."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,7 @@ PRODUCT = Path(__file__).parents[2] / "products" / NAME
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home in which nothing ran, and a product's folder that may be changed."""
-    folder = tmp_path / "products" / NAME
-    folder.mkdir(parents=True)
-    for path in PRODUCT.glob("*.yaml"):
-        (folder / path.name).write_bytes(path.read_bytes())
-    (folder / "prompts").mkdir()
-    for path in (PRODUCT / "prompts").iterdir():
-        (folder / "prompts" / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(PRODUCT, tmp_path / "products" / NAME)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path / "home"))
     return Home.from_environment()
