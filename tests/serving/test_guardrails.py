@@ -135,6 +135,12 @@ def test_personal_data_that_the_facts_hold_may_be_said() -> None:
     said = answer(reply="The hotline is 212-555-0142.")
     assert rules().assess_output(said, ASKED).passed
     assert "personal_data" in stopped_by(rules().assess_output(said, Asked("", {**FACTS, "hotline": None})))
+    for fact, reply in (
+        (4155552671, "Order 4155552671 ships."),
+        ("212\u2011555\u20110142", "Call 212\u2011555\u20110142."),
+    ):
+        found = rules().assess_output(answer(reply=reply), Asked("", {**FACTS, "known": fact}))
+        assert "personal_data" not in stopped_by(found), reply
 
 
 @pytest.mark.parametrize(

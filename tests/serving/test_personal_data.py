@@ -33,6 +33,7 @@ PRODUCT = Path(__file__).parents[2] / "products" / "flight_assistant"
         ("212\u2011555\u20110142, 212\u2013555\u20130142, +49 30\u20101234567", "[phone], [phone], [phone]"),
         ("4111\u20111111\u20111111\u20111111, 4111.1111.1111.1111", "[card], [card]"),
         ("4111 1111  1111 1111 and 3782.822463.10005", "[card] and [card]"),
+        ("0.25 of them at 0301234567", "0.25 of them at [phone]"),
         ("4111 1111 1111 1111 12/27 123", "[card] 12/27 123"),
     ],
     ids=lambda text: text.encode("ascii", "replace").decode()[:28],
@@ -53,6 +54,7 @@ def test_personal_data_is_taken_out_whole(text: str, stored: str) -> None:
         "sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "Is 336,776 more than 3.14159265358979?",
         "me@home and @handle, price 100@5",
+        "p is 0.123456789, then 0.1 0.2 0.3 0.4 0.5 and 0.05 0.10 0.15 0.20",
         "",
     ],
 )

@@ -122,7 +122,7 @@ class DeterministicGuardrails:
 
     def _discloses(self, said: Sequence[str], asked: Asked) -> Finding:
         """Personal data that the facts hold, such as an airline's hotline, is no disclosure."""
-        known = [str(value) for value in asked.facts.values() if isinstance(value, str)]
+        known = [visible(str(value)) for value in asked.facts.values() if value is not None]
         found = ((seen, one) for seen in map(visible, said) for one in find_personal_data(seen, self._spec.redact))
         kinds = {one.kind for seen, one in found if not any(seen[one.start : one.end] in fact for fact in known)}
         return f"personal data: {', '.join(sorted(kinds))}" if kinds else None

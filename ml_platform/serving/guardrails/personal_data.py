@@ -23,7 +23,7 @@ _CARDS = (
     # In the groups that are printed on cards, more may stand between them, and a date or a code behind.
     re.compile(r"(?<!\w)(?:[2-6]\d{3}(?:[ .-]{0,2}\d{4}){3}|3\d{3}[ .-]{0,2}\d{6}[ .-]{0,2}\d{5})(?!\w)"),
 )
-_PREFIXED = re.compile(r"(?<![\w.])(?:\+\s?\d|\(\d|0)(?:[ ().\-/]{0,3}\d){8,14}(?!\w)")
+_PREFIXED = re.compile(r"(?<![\w.])(?:\+\s?\d|\(\d|0(?!\.\d))(?:[ ().\-/]{0,3}\d){8,14}(?!\w)")
 _NORTH_AMERICAN = re.compile(r"(?<![\w.])(?:1[ .-]?)?[2-9]\d{2}[ .-]?[2-9]\d{2}[ .-]?\d{4}(?!\w)")
 _MANY_DIGITS = re.compile(r"\d(?:[ ().\-/]{0,3}\d){8}")
 _DATE_FIRST = re.compile(r"\d{4}-\d{2}-\d{2}(?!\d)|\d{1,2}[/.-]\d{1,2}[/.-]\d{4}(?!\d)")
