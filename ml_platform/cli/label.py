@@ -118,14 +118,13 @@ def export(
 
 @contextmanager
 def _stores() -> "Iterator[tuple[ProvenanceStore, LabelStore]]":
-    from sqlalchemy.engine import make_url
-
     from ml_platform.contracts.home import Home
+    from ml_platform.lineage.databases import read_url
     from ml_platform.lineage.labels import LabelStore
     from ml_platform.lineage.provenance.store import ProvenanceStore
 
     home = Home.from_environment()
-    url = make_url(home.provenance_url)
+    url = read_url(home.provenance_url, "store")
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         raise InvalidInputError(
             f"nothing was answered yet in {home.root}: `mlp up`, ask, and `mlp ship` brings it here."

@@ -57,13 +57,12 @@ def _find(home: "Home", response_id: str) -> "Answered | None":
     """The answer in the store or the log of this home; asking makes no store."""
     from pathlib import Path
 
-    from sqlalchemy.engine import make_url
-
+    from ml_platform.lineage.databases import read_url
     from ml_platform.lineage.provenance.store import Answered, ProvenanceStore
     from ml_platform.lineage.provenance.trace import find_in_log
     from ml_platform.lineage.provenance.trace import trace as find
 
-    url = make_url(home.provenance_url)
+    url = read_url(home.provenance_url, "store")
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         record = find_in_log(response_id, home.provenance_log, None)
         found = None if record is None else Answered(record, (), ())

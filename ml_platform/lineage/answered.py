@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.provenance import ProvenanceRecord
 from ml_platform.contracts.serving import ServingTime
 from ml_platform.contracts.source import AnsweredSpec, Origin
+from ml_platform.lineage.databases import read_url
 from ml_platform.lineage.labels import LabelStore
 from ml_platform.lineage.provenance import heard
 from ml_platform.lineage.provenance.store import ProvenanceStore
@@ -73,7 +72,7 @@ class AnswerHistory:
     @contextmanager
     def at(cls, home: Home) -> "Iterator[AnswerHistory | None]":
         """That of a home, closed at the end; None where nothing was ever recorded. Asking makes no store."""
-        url = make_url(home.provenance_url)
+        url = read_url(home.provenance_url, "store")
         if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
             yield None
             return

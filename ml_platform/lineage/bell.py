@@ -1,15 +1,13 @@
 """The ledger's bell: on PostgreSQL every append rings it, so that nobody has to look to know."""
 
-from sqlalchemy.engine import make_url
-
 from ml_platform.errors import StorageError
-from ml_platform.lineage.databases import shown
+from ml_platform.lineage.databases import read_url, shown
 from ml_platform.lineage.ledger_schema import BELL
 
 
 def rings(url: str) -> bool:
     """Whether a ledger at this URL has a bell; SQLite has none."""
-    return make_url(url).get_backend_name() == "postgresql"
+    return read_url(url, "ledger").get_backend_name() == "postgresql"
 
 
 class Bell:
@@ -19,7 +17,7 @@ class Bell:
         import psycopg
 
         self._name = f"ledger {shown(url)}"
-        conninfo = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+        conninfo = read_url(url, "ledger").set(drivername="postgresql").render_as_string(hide_password=False)
         try:
             self._connection = psycopg.connect(conninfo, autocommit=True, connect_timeout=5)
             self._connection.execute(f"LISTEN {BELL}")

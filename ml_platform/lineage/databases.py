@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
-from ml_platform.errors import BusyError, StorageError
+from ml_platform.errors import BusyError, ContractError, StorageError
 
 SILENCE = {
     "connect_timeout": 5,
@@ -43,12 +43,26 @@ def postgres_engine(url: URL, **given: Any) -> Engine:
     return create_engine(url.set(drivername="postgresql+psycopg"), connect_args=silence, **given)
 
 
+def read_url(url: str, of: str) -> URL:
+    """The URL `of` a store. Raises ContractError, which does not repeat it: nobody knows where its password stands."""
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        raise ContractError(
+            f"{of} URL: cannot be read. It is not shown, for there may be a password in it. Expected sqlite:///PATH or "
+            "postgresql://USER:PASSWORD@HOST:PORT/DATABASE."
+        ) from None
+
+
 def shown(url: str | URL) -> str:
     """The URL without its password; of one that cannot be read nothing is shown, for nobody knows where it stands."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+        read = make_url(url)
+    except (ArgumentError, ValueError):
         return "at a URL that cannot be read"
+    if "password" in read.query:
+        read = read.update_query_dict({"password": "***"})
+    return read.render_as_string(hide_password=True)
 
 
 @contextmanager

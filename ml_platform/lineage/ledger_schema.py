@@ -20,12 +20,10 @@ from sqlalchemy import (
     inspect,
     text,
 )
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from ml_platform.errors import ContractError
-from ml_platform.lineage.databases import lock_until_commit, postgres_engine, shown
+from ml_platform.lineage.databases import lock_until_commit, postgres_engine, read_url, shown
 from ml_platform.lineage.exclusive import exclusively
 
 BUSY_TIMEOUT_MS = 30_000
@@ -75,10 +73,7 @@ def open_engine(url: str, *, keep_connections: bool = False) -> Engine:
     Raises ContractError for a URL of another database or one that cannot be read, RefusedError for a ledger of a
     newer version and for a database that is somebody else's.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise ContractError(f"ledger URL '{url}': cannot be read. Expected sqlite:///PATH or postgresql://…") from None
+    parsed = read_url(url, "ledger")
     if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
         return _open_sqlite(url, Path(str(parsed.database)))
     if parsed.get_backend_name() == "postgresql":

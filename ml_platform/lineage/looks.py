@@ -7,11 +7,10 @@ from functools import cached_property
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 
 from ml_platform.contracts.monitoring import Look
-from ml_platform.lineage.databases import explained, shown
+from ml_platform.lineage.databases import explained, read_url, shown
 from ml_platform.lineage.looks_schema import latest_looks, leases, looks, open_looks
 
 KEPT = 400
@@ -124,7 +123,7 @@ class LookStore:
     @contextmanager
     def _reading(self) -> Iterator[Connection | None]:
         """A connection, None where there is no file yet: who only reads makes none."""
-        parsed = make_url(self.url)
+        parsed = read_url(self.url, "monitoring")
         if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).is_file():
             yield None
             return

@@ -16,12 +16,10 @@ from sqlalchemy import (
     create_engine,
     event,
 )
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from ml_platform.errors import ContractError
-from ml_platform.lineage.databases import lock_until_commit, postgres_engine, shown
+from ml_platform.lineage.databases import lock_until_commit, postgres_engine, read_url, shown
 from ml_platform.lineage.exclusive import exclusively
 
 BUSY_TIMEOUT_S = 5.0
@@ -56,12 +54,7 @@ def open_looks(url: str) -> Engine:
 
     Raises ContractError for a URL of another database or one that cannot be read.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise ContractError(
-            f"monitoring URL '{url}': cannot be read. Expected sqlite:///PATH or postgresql://…"
-        ) from None
+    parsed = read_url(url, "monitoring")
     if parsed.get_backend_name() == "postgresql":
         engine = postgres_engine(parsed, pool_pre_ping=True)
         with engine.begin() as connection:

@@ -20,11 +20,10 @@ from sqlalchemy import (
     inspect,
     select,
 )
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine import URL
 
 from ml_platform.errors import ContractError, RefusedError
-from ml_platform.lineage.databases import lock_until_commit, postgres_engine, shown
+from ml_platform.lineage.databases import lock_until_commit, postgres_engine, read_url, shown
 from ml_platform.lineage.exclusive import exclusively
 
 BUSY_TIMEOUT_S = 30.0
@@ -111,10 +110,7 @@ def open_store(url: str) -> Engine:
 
     Raises ContractError for a URL of another database, RefusedError for a store of another version.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise ContractError(f"store URL '{url}': cannot be read. Expected sqlite:///PATH or postgresql://…") from None
+    parsed = read_url(url, "store")
     if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
         return _open_sqlite(parsed, Path(str(parsed.database)))
     if parsed.get_backend_name() == "postgresql":

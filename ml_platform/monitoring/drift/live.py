@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-
 from ml_platform.contracts.canonical import digest
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.provenance import ProvenanceRecord
 from ml_platform.contracts.routing import Cohort
 from ml_platform.contracts.serving import ServingTime
 from ml_platform.errors import IntegrityError
+from ml_platform.lineage.databases import read_url
 from ml_platform.lineage.provenance.store import ProvenanceStore
 from ml_platform.monitoring.clock import ProductClock
 from ml_platform.monitoring.drift.tables import Window
@@ -53,7 +52,7 @@ def read_traffic(
 
     Where nothing was ever recorded there is no traffic, and asking makes no store.
     """
-    url = make_url(home.provenance_url)
+    url = read_url(home.provenance_url, "store")
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         return Traffic()
     store = ProvenanceStore(home.provenance_url)
