@@ -58,6 +58,7 @@ def eval_report_asset(chain: Chain) -> AssetsDefinition:
         report, artifacts = report_to(context.log), store.store()
         with readable_failures():
             traced = trace_ancestry(artifacts, candidate.value_sha256)
+            artifacts.require_attested(traced.snapshot, traced.training_set)
             measured = evaluate_candidate(
                 product,
                 traced.training_set,

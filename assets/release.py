@@ -83,6 +83,7 @@ def release_assets(chain: Chain) -> AssetsDefinition:
         with readable_failures():
             artifacts = store.store()
             report_artifact = artifacts.open(eval_report.kind, eval_report.value_sha256)
+            artifacts.require_attested(report_artifact)
             report = load_report(report_artifact)
             traced = trace_ancestry(artifacts, report.candidate_sha256)
             require_measured(product, traced.training_set, report_artifact)

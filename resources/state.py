@@ -2,12 +2,16 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dagster import ConfigurableResource
 
 from ml_platform.contracts.home import Home
 from ml_platform.lineage.artifacts import ArtifactStore
 from ml_platform.lineage.object_store import artifact_store
+
+if TYPE_CHECKING:
+    from ml_platform.lineage.attested import AttestedStore
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The checkout or image that holds definitions.py."""
@@ -33,6 +37,11 @@ class StoreResource(ConfigurableResource[ArtifactStore]):
         """Where state lives; nothing is created by asking for it."""
         return home_at(self.home_path)
 
-    def store(self) -> ArtifactStore:
-        """The store below the home, or the object store that ML_PLATFORM_ARTIFACT_URL names."""
-        return artifact_store(self.home)
+    def store(self) -> "AttestedStore":
+        """The store below the home, or the object store that ML_PLATFORM_ARTIFACT_URL names.
+
+        Gates look at what assets make: what is found there by a recipe counts with a signature only.
+        """
+        from ml_platform.lineage.attested import AttestedStore
+
+        return AttestedStore(artifact_store(self.home), self.home)

@@ -96,3 +96,14 @@ class Evidence(Contract):
     def expired(self, now: datetime) -> bool:
         """Whether the evidence no longer counts at `now`."""
         return now >= self.expires_at
+
+
+class Made(Contract):
+    """The predicate of the in-toto statement that a machine signs of what it made; its subject is the artifact.
+
+    Bytes that fit their digest tell nothing of who put them there: this does.
+    """
+
+    kind: Name
+    recipe_sha256: Sha256
+    artifact_sha256: Sha256

@@ -1,4 +1,4 @@
-"""Evidence, policy pins and sign-offs as signed statements: a DSSE envelope around an in-toto statement."""
+"""Evidence, policy pins, sign-offs and what was made as signed statements: DSSE envelopes around in-toto statements."""
 
 import json
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from securesystemslib.dsse import Envelope
 
 from ml_platform.contracts.canonical import bytes_sha256, canonical_bytes
 from ml_platform.contracts.decided import SignOff
-from ml_platform.contracts.evidence import Evidence
+from ml_platform.contracts.evidence import Evidence, Made
 from ml_platform.contracts.pin import PolicyPin
 from ml_platform.errors import EvidenceError
 from ml_platform.lineage.keys import SigningKey, TrustedKeys
@@ -19,9 +19,10 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://ml-platform.example/evidence/v1"
 PIN_TYPE = "https://ml-platform.example/policy-pin/v1"
 SIGN_OFF_TYPE = "https://ml-platform.example/sign-off/v1"
+MADE_TYPE = "https://ml-platform.example/made/v1"
 MAX_ENVELOPE_BYTES = 1 << 20
 
-Said = TypeVar("Said", Evidence, PolicyPin, SignOff)
+Said = TypeVar("Said", Evidence, PolicyPin, SignOff, Made)
 
 
 def sign_evidence(evidence: Evidence, key: SigningKey) -> bytes:
@@ -76,6 +77,17 @@ def read_sign_off(envelope: bytes) -> SignOff:
     return _stated(_envelope(envelope).payload, _name(envelope), SignOff, _sign_off_statement)
 
 
+def sign_made(made: Made, key: SigningKey) -> bytes:
+    """The envelope of a machine's word that it made an artifact; the same bytes for the same artifact and key."""
+    return _sign(_made_statement(made), key)
+
+
+def verify_made(envelope: bytes, trusted: TrustedKeys) -> Made:
+    """What a trusted key signed to have made; pure. As strict as `verify_evidence`."""
+    payload, name = _verified(envelope, trusted, "Make the artifact again")
+    return _stated(payload, name, Made, _made_statement)
+
+
 def signed_by(envelope: bytes) -> str:
     """The key id that an envelope names, not verified. Raises EvidenceError for what is no envelope."""
     return str(next(iter(_envelope(envelope).signatures)))
@@ -93,7 +105,11 @@ def _sign_off_statement(said: SignOff) -> bytes:
     return _statement(said.product, said.release_id, SIGN_OFF_TYPE, said)
 
 
-def _statement(name: str, sha256: str, predicate_type: str, predicate: Evidence | PolicyPin | SignOff) -> bytes:
+def _made_statement(made: Made) -> bytes:
+    return _statement(made.kind, made.artifact_sha256, MADE_TYPE, made)
+
+
+def _statement(name: str, sha256: str, predicate_type: str, predicate: Evidence | PolicyPin | SignOff | Made) -> bytes:
     return canonical_bytes(
         {
             "_type": STATEMENT_TYPE,
