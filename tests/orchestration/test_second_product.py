@@ -1,6 +1,7 @@
 """docs/your-own-product.md keeps its word: its files, copied into a folder, are a product."""
 
 import asyncio
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,9 +9,11 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx2
 import pytest
 import yaml
 
+from ml_platform.cli.app import run
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.products import Product, find_product
 from ml_platform.contracts.release import FeaturesPart
@@ -23,6 +26,7 @@ from ml_platform.serving.deployment import AdmittedRelease
 from ml_platform.serving.facts import KnownFacts
 from ml_platform.serving.loaded import LoadedRelease, ReleaseLoader
 from ml_platform.snapshots.extract import manifest_of, take_snapshot
+from tests.samples.gateway import running_gateway
 from tests.samples.releases import make_release
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "your-own-product.md"
@@ -233,6 +237,23 @@ def test_a_column_that_no_source_has_is_named(make_product: Make) -> None:
     wrong = replace(product, serving=product.serving.model_copy(update={"given": ("Colour",)}))
     with pytest.raises(ContractError, match="requests are to bring 'Colour', but no source has such a column"):
         _ = wrong.serving_content
+
+
+def test_the_documented_key_opens_what_the_page_calls(
+    make_product: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_product()
+    text = DOCUMENT.read_text("utf-8")
+    [granting] = set(re.findall(r"`mlp (access grant [^`]+)`", text))
+    calls = re.findall(r"^curl -s localhost:8080(\S+) -H .*? -d '(.*?)'$", text, re.MULTILINE | re.DOTALL)
+    assert [path for path, _ in calls] == ["/v1/chat/completions", "/v1/outcomes"]
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(tmp_path / "served"))
+    assert run([*granting.split(), "--json"]) == 0
+    headers = {"Authorization": f"Bearer {json.loads(capsys.readouterr().out)['token']}"}
+    with running_gateway(tmp_path / "served") as gateway:
+        for path, body in calls:
+            answer = httpx2.post(gateway.url + path, json=json.loads(body), headers=headers, timeout=30)
+            assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.long
