@@ -7,8 +7,6 @@ from pathlib import Path
 from ml_platform.contracts.home import Home
 from ml_platform.errors import InvalidInputError
 
-CHECKOUT = "ML_PLATFORM_CHECKOUT"
-
 QUIET = {
     # Spinning OpenMP threads cost 10 to 30 times on a busy machine.
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -33,6 +31,8 @@ def find_checkout() -> Path:
 
     Raises InvalidInputError: the wheel holds the library and this command, the Dagster layer is a checkout.
     """
+    from ml_platform.contracts.products import CHECKOUT
+
     named = os.environ.get(CHECKOUT)
     folder = Path(named or ".").resolve()
     missing = [file for file in ("definitions.py", "launch.py") if not (folder / file).is_file()]
@@ -47,11 +47,14 @@ def find_checkout() -> Path:
 
 def child_environment(home: Home) -> dict[str, str]:
     """The environment of processes that work on this home, wherever they run; its paths are absolute."""
+    from ml_platform.contracts.products import CHECKOUT
     from ml_platform.contracts.products import VARIABLE as PRODUCTS
 
     folders = [part for part in os.environ.get(PRODUCTS, "").split(os.pathsep) if part]
+    named = os.environ.get(CHECKOUT)
     return {
         **os.environ,
+        **({CHECKOUT: str(Path(named).resolve())} if named else {}),
         "ML_PLATFORM_HOME": str(home.root),
         "DAGSTER_HOME": str(home.dagster),
         PRODUCTS: os.pathsep.join(str(Path(part).resolve()) for part in folders),

@@ -25,6 +25,8 @@ T = TypeVar("T", bound=Contract)
 VARIABLE = "ML_PLATFORM_PRODUCTS"
 """Further folders of products, separated like PATH."""
 
+CHECKOUT = "ML_PLATFORM_CHECKOUT"
+"""Where the Dagster layer lies, and its folder `products`, for whoever works elsewhere."""
 
 PLAIN_SERVING = ServingSpec(version="1.0.0")
 """How a product serves that says nothing of it."""
@@ -185,7 +187,7 @@ def _plain_serving(spec: ProductSpec, features: FeatureSpec | None) -> ServingSp
 
 
 def product_folders(root: Path | None = None) -> dict[str, Path]:
-    """Every product folder by name: below `root` (default `products` in the working directory),
+    """Every product folder by name: below `root` (default `products` in ML_PLATFORM_CHECKOUT, else here),
     then below each folder that ML_PLATFORM_PRODUCTS names, separated like PATH.
 
     A folder is a product when it holds product.yaml; an entry may also be a product itself.
@@ -195,7 +197,7 @@ def product_folders(root: Path | None = None) -> dict[str, Path]:
     for path in further:
         if not path.is_dir():
             raise ContractError(f"{VARIABLE} names {path}, which is no folder. Correct the path, or leave it out.")
-    roots = [root or Path("products"), *further]
+    roots = [root or Path(os.environ.get(CHECKOUT) or ".") / "products", *further]
     found: dict[str, Path] = {}
     for base in roots:
         folders = [base] if (base / "product.yaml").is_file() else sorted(base.glob("*/"))

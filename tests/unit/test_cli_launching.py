@@ -50,13 +50,15 @@ def test_the_child_works_on_the_same_home_with_absolute_paths(checkout: Path, mo
     monkeypatch.chdir(checkout)
     monkeypatch.setenv("ML_PLATFORM_HOME", "relative-home")
     monkeypatch.setenv("ML_PLATFORM_PRODUCTS", "more")
+    monkeypatch.setenv("ML_PLATFORM_CHECKOUT", ".")
     (checkout / "launch.py").write_text(
         f"{SAY}import os\nsay('log', metadata={{name: os.environ[name] for name in "
-        "('ML_PLATFORM_HOME', 'DAGSTER_HOME', 'ML_PLATFORM_PRODUCTS')})"
+        "('ML_PLATFORM_HOME', 'DAGSTER_HOME', 'ML_PLATFORM_PRODUCTS', 'ML_PLATFORM_CHECKOUT')})"
     )
     with launch(Home.from_environment(), []) as launched:
         (event,) = launched.events()
     assert event.metadata == {
+        "ML_PLATFORM_CHECKOUT": str(checkout),
         "ML_PLATFORM_HOME": str(checkout / "relative-home"),
         "DAGSTER_HOME": str(checkout / "relative-home" / "dagster"),
         "ML_PLATFORM_PRODUCTS": str(checkout / "more"),

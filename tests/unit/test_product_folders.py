@@ -49,6 +49,22 @@ def test_further_folders_may_hold_products_or_be_one(
         assert product_folders(empty) == {"flight_assistant": folder}
 
 
+def test_products_are_those_of_the_checkout_wherever_people_work(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = tmp_path / "checkout"
+    shutil.copytree(folder, checkout / "products" / folder.name)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("ML_PLATFORM_CHECKOUT", raising=False)
+    with pytest.raises(UnknownProductError, match="known products: none"):
+        find_product(folder.name)
+    monkeypatch.setenv("ML_PLATFORM_CHECKOUT", str(checkout))
+    assert find_product(folder.name).folder == checkout / "products" / folder.name
+    monkeypatch.setenv("ML_PLATFORM_CHECKOUT", "")
+    monkeypatch.chdir(checkout)
+    assert set(product_folders()) == {folder.name}, "what is set to nothing is not set"
+
+
 def test_a_further_folder_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ML_PLATFORM_PRODUCTS", "/nowhere/at/all")
     with pytest.raises(ContractError, match="ML_PLATFORM_PRODUCTS names /nowhere/at/all, which is no folder"):
