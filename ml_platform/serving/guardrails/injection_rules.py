@@ -43,6 +43,13 @@ _HIDDEN = (
     r"starting)\b"
     r"[\s-]*(?:\w+\W+){0,2}?(?:prompts?|instructions?|messages?|rules|guidelines|configuration|config|directives?)\b"
 )
+_OF_A_THING = (
+    r"(?!\s+(?:(?:for|of)\s+(?:the|a|my)\b"
+    r"|(?:in|on|from)\s+(?:this|that|my|our)\s+(?!conversation|chat|context|session)))"
+)
+_ITS_OWN = (
+    r"(?:system|hidden|initial|original|own|first|secret|internal|exact|full|complete|core|base|current|previous)"
+)
 _SHOW = (
     r"\b(?:reveal|show|print(?:ing)?|repeat|output|display|leak|dump|expose|give|tell|list|recite|disclose|"
     r"summari[sz]e|"
@@ -55,16 +62,16 @@ RULES: tuple[Rule, ...] = (
         "ignore ignoring disregard disregarding forget override overriding bypass bypassing skip overrule neglect drop "
         "discard",
         rf"{_DROP}{_GAP % 3}{_WHOSE}{_GAP % 5}{_ORDERS}"
-        rf"|{_DROP}{_GAP % 3}(?:everything|all|anything|what)\b{_GAP % 3}"
+        rf"|{_DROP}{_GAP % 3}(?:everything|all|anything|what(?!\s+i\b))\b{_GAP % 3}"
         r"(?:above|before|told|said|discussed|learned|learnt|were|previous|prior)\b"
-        rf"|{_DROP}\s+(?:the\s+|these\s+|those\s+)?(?:user\b|{_ORDERS})(?!\s+(?:for|on|in|at)\b)",
+        rf"|{_DROP}(?<!\bskip)(?<!\bdrop)\s+(?:the\s+|these\s+|those\s+)?(?:user\b|{_ORDERS})(?!\s+(?:for|on|in|at)\b)",
     ),
     _rule(
         "asks for hidden instructions",
         "prompt prompts instructions message messages rules guidelines configuration config directive directives",
-        rf"{_SHOW}[^.?!\n]{{0,60}}\b(?:your|the|its|this|my)\W+(?:\w+\W+){{0,2}}?{_HIDDEN}(?!\s+(?:for|of)\s+(?:the|a|"
-        rf"my)\b)"
-        rf"|{_SHOW}[^.?!\n]{{0,40}}\byour\s+(?:\w+\s+)?(?:prompts?|instructions|rules|guidelines|configuration)\b"
+        rf"{_SHOW}[^.?!\n]{{0,60}}\b(?:your|the|its|this|my)\W+(?:\w+\W+){{0,2}}?{_HIDDEN}{_OF_A_THING}"
+        rf"|{_SHOW}[^.?!\n]{{0,40}}\byour\s+(?:(?:\w+\s+)?(?:prompts?|configuration)\b"
+        rf"|(?:{_ITS_OWN}\s+)?(?:instructions|rules|guidelines)\b(?!\s+(?:for|on|about|regarding|concerning|when|if|at)\b))"
         r"|\b(?:prompt|instructions?|rules|guidelines)\b[^.?!\n]{0,20}\byou\s(?:were|are|have\sbeen|got|run|"
         r"received)\b",
     ),
@@ -110,7 +117,9 @@ RULES: tuple[Rule, ...] = (
         r"\bnew\s(?:\w+\s)?(?:instructions?|directives?|orders|task|rules|prompt)\s*(?::|\bfor\syou\b)"
         r"|\byour\snew\s(?:instructions?|directives?|rules|orders|task|role|name)\b(?!\s(?:in|at|for)\b)"
         r"|\bsupersedes?\s(?:all|any|every|previous|prior|your)\b"
-        r"|\byou\s(?:must|will|have\sto|shall)\s(?:now\s|always\s|only\s)?(?:obey|comply|do\swhatever)\b|\bobey me\b"
+        r"|\byou\s(?:must|will|have\sto|shall)\s(?:now\s|always\s|only\s)?(?:do\swhatever\b|(?:obey|comply)\b"
+        r"(?:\W*$|\s*[.,;:!?]|(?:\s+with)?\s+(?:me|my|us|i|this|these|any|every|all|and|to|with|without|"
+        r"the\s(?:user|following|new|above|instructions?))\b))|\bobey me\b"
         r"|\b(?:i have|i've|already|ho gia|as the assistant)\b[^.?!\n]{0,20}\b(?:reasoned|concluded|"
         r"decided)\b[^?!]{0,120}"
         r"\b(?:restrict\w*|safety|guidelines|rules|comply)\b"
@@ -131,9 +140,10 @@ RULES: tuple[Rule, ...] = (
         "asks to send data away",
         "send email forward post upload exfiltrate leak transmit collect dump reveal list",
         r"\b(?:send|e-?mail|forward|post|upload|exfiltrate|leak|transmit|collect|dump)\b[^?!]{0,60}"
-        r"\b(?:customers?|users?|passwords?|credentials?|api keys?|secrets?|internal|confidential|entire|full|all|"
-        r"order data|"
-        r"environment|conversation|database)\b[^?!]{0,80}(?:@|https?:|\[email\]|external(?:ly)?\b|attacker|"
+        r"\b(?:customers?|users?|passwords?|credentials?|api keys?|secrets?|internal|confidential|"
+        r"(?:entire|full|all)\s(?:\w+\s){0,2}?(?:prompts?|instructions?|history|logs?|data|records?|contents?|context|"
+        r"files?|messages?|emails?|information|contacts?|documents?|tickets?)|order data|environment|conversation|"
+        r"database)\b[^?!]{0,80}(?:@|https?:|\[email\]|external(?:ly)?\b|attacker|"
         r"\bconfiguration\b)"
         r"|\b(?:leak|dump|exfiltrate|reveal|list)\b[^.?!\n]{0,30}"
         r"\b(?:api keys?|passwords?|credentials|secrets?|environment variables|secret keys|internal configuration)\b",
