@@ -46,10 +46,12 @@ class Model:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The weights that answer."""
+        """The weights that answer, and how they are applied: the bytes count, not what a candidate says of itself."""
+        files = self.adapter.manifest.files if self.adapter else {}
         return {
             "base_sha256": self.base_sha256,
             "adapter_sha256": candidate_of(self.adapter).adapter_sha256 if self.adapter else None,
+            "adapter": {name: stored.file_sha256 for name, stored in files.items() if name.startswith("adapter/")},
         }
 
     def asked(self, item: Item) -> list[dict[str, str]]:

@@ -1,7 +1,9 @@
 """A whole evaluation: what is asked, measured, compared, kept and found again."""
 
 import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +86,24 @@ def test_the_same_evaluation_again_asks_no_model_and_gives_the_same_artifact(
     assert bench.calls == asked
     assert second.reused
     assert second.sha256 == first.sha256
+
+
+def test_a_candidate_that_applies_the_same_weights_otherwise_is_asked_anew(
+    bench: Any, shop: Product, example: Make
+) -> None:
+    test, golden = [example(n) for n in range(20)], golden_of(example)
+    bench.evaluate(shop, test, golden)
+    honest = bench.candidate("aaaa")
+
+    def planted(folder: Path) -> dict[str, Any]:
+        shutil.copytree(honest.path / "adapter", folder / "adapter")
+        (folder / "adapter" / "adapter_config.json").write_text('{"lora_alpha": 800}')
+        return dict(honest.facts)
+
+    bench.store.make("candidate", honest.manifest.recipe, planted, lambda _: False)
+    bench.calls.clear()
+    bench.evaluate(shop, test, golden)
+    assert bench.calls == ["generate", "time_requests"]
 
 
 def test_the_reference_answers_once_for_all_candidates(bench: Any, shop: Product, example: Make) -> None:
