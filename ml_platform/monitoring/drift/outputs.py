@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ml_platform.contracts.drift import DriftPart
+from ml_platform.contracts.labels import label_text
 from ml_platform.contracts.product import EvaluationSpec, LabelField
 from ml_platform.contracts.provenance import ProvenanceRecord
 from ml_platform.monitoring.drift.columns import Table
@@ -48,7 +49,7 @@ def _frame(records: Sequence[ProvenanceRecord], labels: Sequence[str]) -> "pd.Da
 
 def _label(fields: dict[str, Any] | None, name: str) -> str:
     value = None if fields is None else fields.get(name)
-    return value if isinstance(value, str) else UNREADABLE
+    return label_text(value) if isinstance(value, str | int | float) else UNREADABLE
 
 
 def _fields(answer: str) -> dict[str, Any] | None:
