@@ -73,10 +73,16 @@ class FeatureSpec(Contract):
                 f"feature names that the join needs for itself: {', '.join(refused)}. Rename them: no final '_y', "
                 f"no '__', none of {', '.join(sorted(RESERVED_FEATURE_NAMES))}"
             )
-        entities = {column for view in self.views.values() for column in view.entity}
-        if entities & (set(names) | RESERVED_FEATURE_NAMES):
-            clash = sorted(entities & (set(names) | RESERVED_FEATURE_NAMES))
-            raise ValueError(f"these are both an entity column and a feature or reserved name: {', '.join(clash)}")
+        # DuckDB, which joins, takes Origin and origin for one.
+        taken = {name.casefold() for name in (*names, *RESERVED_FEATURE_NAMES)}
+        if clash := sorted(column for column in self.entity_columns if column.casefold() in taken):
+            raise ValueError(
+                "these are both an entity column and a feature or reserved name, whatever their case: "
+                f"{', '.join(clash)}. Rename the features"
+            )
+        folded = [column.casefold() for column in self.entity_columns]
+        if alike := [column for column in self.entity_columns if folded.count(column.casefold()) > 1]:
+            raise ValueError(f"entity columns that differ in their case only: {', '.join(alike)}. Rename all but one")
         return self
 
     @property

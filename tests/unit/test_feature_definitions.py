@@ -146,6 +146,24 @@ def test_an_entity_column_cannot_also_be_a_feature(plain: dict[str, Any]) -> Non
         FeatureSpec.parse(plain, where="features.yaml")
 
 
+@pytest.mark.parametrize("column", ["Delay", "EVENT_TIMESTAMP"])
+def test_an_entity_column_and_a_feature_that_differ_in_their_case_only_are_refused(
+    plain: dict[str, Any], column: str
+) -> None:
+    plain["views"]["origin_now"]["entity"] = [column]
+    plain["views"]["carrier_week"]["aggregates"]["delay"] = plain["views"]["carrier_week"]["aggregates"].pop(
+        "carrier_delay_mean_7d"
+    )
+    with pytest.raises(ContractError, match=f"whatever their case: {column}. Rename"):
+        FeatureSpec.parse(plain, where="features.yaml")
+
+
+def test_entity_columns_that_differ_in_their_case_only_are_refused(plain: dict[str, Any]) -> None:
+    plain["views"]["origin_now"]["entity"] = ["Origin"]
+    with pytest.raises(ContractError, match="in their case only: Origin, origin"):
+        FeatureSpec.parse(plain, where="features.yaml")
+
+
 def test_two_views_cannot_have_one_feature_name(plain: dict[str, Any]) -> None:
     plain["views"]["origin_weather"]["columns"]["origin_late_rate_3h"] = "wind_mph"
     with pytest.raises(ContractError, match="repeated: origin_late_rate_3h"):
