@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 FEW_VALUES = 10
 """A number with so few distinct values is a category: flags, counts of stops, grades."""
-NAMES_FROM = 50
-"""Text with more distinct values than this, and than half of its rows, names rows and says nothing of their kind."""
 SLICE_VALUES = 20
 """A column with so many categories, or fewer, slices its table."""
 _NOTHING_NEW = {"new_values": (), "new_share": 0.0}
@@ -114,12 +112,15 @@ def _measure(part: DriftPart, table: Table, name: str, sides: tuple[Side, Side],
     shown: dict[str, Any] = {}
     if (found := measure_missing(reference, current)) is not None:
         candidates["missing"] = found
-    if min(reference.filled, current.filled) >= policy.min_rows:
+    if not reference.names_rows and min(reference.filled, current.filled) >= policy.min_rows:
         if reference.numeric and _distinct(reference, current) > FEW_VALUES:
             more, shown = measure_number(reference, current, policy)
         else:
             more, shown = measure_category(reference, current)
         candidates |= more
+    if not candidates and reference.names_rows:
+        reason = f"names rows: {len(reference.known):,} distinct values in the reference"
+        return plain.model_copy(update={"reason": reason})
     if not candidates:
         return plain.model_copy(update={"reason": "is the same constant on both sides", **shown, "moved": Moved.STEADY})
     return _decided(plain, candidates, shown, policy)
@@ -132,8 +133,6 @@ def _why_not(reference: Side, current: Side, policy: DriftPolicy) -> str:
         return f"{rows}; the policy wants {policy.min_rows:,} of each"
     if not reference.filled and not current.filled:
         return "is empty on both sides"
-    if not reference.numeric and len(reference.known) > max(NAMES_FROM, reference.filled / 2):
-        return f"names rows: {len(reference.known):,} distinct values in the reference"
     return ""
 
 

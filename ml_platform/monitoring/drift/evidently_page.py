@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ml_platform.contracts.drift import ColumnDrift
 from ml_platform.contracts.monitor_policy import DriftPolicy
 from ml_platform.monitoring.drift.columns import Tables, sampled
+from ml_platform.monitoring.drift.measuring import numbers_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +78,7 @@ def _side(
         rows = table.current if current else table.reference
         drawn = rows[one.column].iloc[sampled(len(rows), policy.sample_rows, seed)].reset_index(drop=True)
         labels = drawn.astype("object").astype(str).where(drawn.notna(), None)
-        found[name] = labels if _method(one) == "psi" else drawn.astype(float)
+        found[name] = labels if _method(one) == "psi" else numbers_of(drawn)
     return pd.DataFrame(found)
 
 

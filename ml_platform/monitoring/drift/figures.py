@@ -7,7 +7,7 @@ import numpy as np
 from ml_platform.contracts.drift import ColumnDrift, Moved
 from ml_platform.evaluation.drawing import CANDIDATE, INK, LINE, MUTED, REFERENCE, WARNING, Canvas
 from ml_platform.monitoring.drift.columns import Table
-from ml_platform.monitoring.drift.measuring import is_numeric
+from ml_platform.monitoring.drift.measuring import is_numeric, numbers_of
 
 WIDTH, LABELS, NUMBERS = 880.0, 300.0, 170.0
 FARTHEST = 5.0
@@ -45,7 +45,7 @@ def then_and_now(table: Table, column: str) -> Canvas | None:
     if reference.empty or current.empty:
         return None
     if is_numeric(reference, current):
-        return _densities(column, reference.to_numpy(dtype=float), current.to_numpy(dtype=float))
+        return _densities(column, *(numbers_of(side) for side in (reference, current)))
     left, right = (side.astype("object").astype(str).value_counts(normalize=True) for side in (reference, current))
     names = sorted({*left.index, *right.index}, key=lambda one: (-max(left.get(one, 0), right.get(one, 0)), one))[:BARS]
     return _shares(column, [(name, float(left.get(name, 0)), float(right.get(name, 0))) for name in names])

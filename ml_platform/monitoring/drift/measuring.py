@@ -24,6 +24,8 @@ from ml_platform.monitoring.drift.distances import (
 if TYPE_CHECKING:
     import pandas as pd
 
+NAMES_FROM = 50
+"""Text with more distinct values than this, and than half of its rows, names rows."""
 RARE = 0.01
 """Categories with a smaller share on both sides count as one."""
 NEW_SHOWN, LONGEST_NAME = 5, 80
@@ -35,14 +37,16 @@ SETTLED = 1e-9
 class Side:
     """The drawn rows of one column on one side: numbers or labels, with a mask of what is missing or not finite.
 
-    `known` are all labels of the whole column, also of rows that were not drawn; empty for numbers.
+    `known` are all labels of the whole column, also of rows that were not drawn, and `labelled` is how many of its rows
+    have one; none for numbers.
     """
 
     values: npt.NDArray[Any]
     missing: npt.NDArray[np.bool_]
     block: Integers | None
     numeric: bool
-    known: frozenset[str]
+    known: frozenset[str] = frozenset()
+    labelled: int = 0
 
     @property
     def rows(self) -> int:
@@ -60,6 +64,11 @@ class Side:
         return self.values[~self.missing]
 
     @property
+    def names_rows(self) -> bool:
+        """Whether its text names rows and says nothing of their kind; however many of them were drawn."""
+        return len(self.known) > max(NAMES_FROM, self.labelled / 2)
+
+    @property
     def filled_block(self) -> Integers | None:
         """The blocks of the rows that hold something."""
         return None if self.block is None else self.block[~self.missing]
@@ -67,18 +76,25 @@ class Side:
 
 def side_of(column: "pd.Series", drawn: Integers, block: Integers | None, *, numeric: bool) -> Side:
     """A column as numbers or as labels; what cannot be read as a number is missing."""
-    import pandas as pd
-
     here = column.iloc[drawn]
     blocks = None if block is None else block[drawn]
     if numeric:
-        plain = here if pd.api.types.is_numeric_dtype(here) else pd.to_numeric(here, errors="coerce")
-        numbers = plain.to_numpy(dtype=np.float64, na_value=np.nan)
-        return Side(numbers, ~np.isfinite(numbers), blocks, numeric=True, known=frozenset())
+        numbers = numbers_of(here)
+        return Side(numbers, ~np.isfinite(numbers), blocks, numeric=True)
     missing = here.isna().to_numpy(dtype=bool)
     labels = here.astype("object").astype(str).to_numpy(dtype=object)
-    known = frozenset(str(value) for value in column.dropna().unique())
-    return Side(labels, missing, blocks, numeric=False, known=known)
+    whole = column.dropna()
+    known = frozenset(str(value) for value in whole.unique())
+    return Side(labels, missing, blocks, numeric=False, known=known, labelled=len(whole))
+
+
+def numbers_of(column: "pd.Series") -> Numbers:
+    """A column as numbers, NaN where it is empty or holds what is none: its type may have changed since."""
+    import pandas as pd
+
+    plain = column if pd.api.types.is_numeric_dtype(column) else pd.to_numeric(column, errors="coerce")
+    numbers: Numbers = plain.to_numpy(dtype=np.float64, na_value=np.nan)
+    return numbers
 
 
 def is_numeric(reference: "pd.Series", current: "pd.Series") -> bool:
@@ -116,12 +132,12 @@ def measure_number(reference: Side, current: Side, policy: DriftPolicy) -> tuple
 
 def measure_category(reference: Side, current: Side) -> tuple[dict[str, Found], dict[str, Any]]:
     """PSI of a column of categories, and what to show of it; nothing found where both sides hold one and the same."""
-    left, right = (side.filled_values.astype(str) for side in (reference, current))
+    left, right = (_labels(side) for side in (reference, current))
     names, codes = np.unique(np.concatenate([left, right]), return_inverse=True)
     blocks = Blocks(reference.filled_block, current.filled_block)
     shown: dict[str, Any] = {"reference_value": _commonest(left), "current_value": _commonest(right)}
     if not reference.numeric:
-        new = np.isin(right, sorted(reference.known), invert=True)
+        new = np.fromiter((label not in reference.known for label in right), bool, len(right))
         if new.any():
             fresh, counts = np.unique(right[new], return_counts=True)
             first = fresh[np.argsort(-counts, kind="stable")][:NEW_SHOWN]
@@ -133,6 +149,11 @@ def measure_category(reference: Side, current: Side) -> tuple[dict[str, Found], 
         return {}, shown
     pooled, kinds = _without_rare(codes, len(left), len(names))
     return {"psi": _stability(pooled[: len(left)], pooled[len(left) :], kinds, blocks)}, shown
+
+
+def _labels(side: Side) -> npt.NDArray[Any]:
+    """What a column holds as text; of objects, for numpy's own text gives every cell the room of the longest."""
+    return side.filled_values.astype(str).astype(object) if side.numeric else side.filled_values
 
 
 def _stability(reference: Integers, current: Integers, categories: int, blocks: Blocks) -> Found:

@@ -1,5 +1,6 @@
 """Columns compared: what moved is found, what did not is let alone, and what cannot be told is not guessed."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from ml_platform.contracts.drift import ColumnDrift, DriftPart, Moved
 from ml_platform.contracts.evidence import Verdict
+from ml_platform.contracts.monitor_policy import DriftPolicy
 from ml_platform.monitoring.drift.columns import Table, compare_slices, compare_table, corrected
 from ml_platform.monitoring.drift.distances import Blocks
 from ml_platform.monitoring.drift.judging import judge_part, overall
@@ -18,11 +20,11 @@ PART = DriftPart.TABLES
 
 
 def compared(
-    reference: dict[str, Any], current: dict[str, Any], blocks: Blocks | None = None
+    reference: dict[str, Any], current: dict[str, Any], blocks: Blocks | None = None, policy: DriftPolicy = POLICY
 ) -> dict[str, ColumnDrift]:
     left, right = pd.DataFrame(reference), pd.DataFrame(current)
     table = Table("rows", left, right, blocks or Blocks(), tuple(left.columns))
-    return {one.column: one for one in corrected(compare_table(PART, table, POLICY, 3), POLICY)}
+    return {one.column: one for one in corrected(compare_table(PART, table, policy, 3), policy)}
 
 
 def numbers(rows: int, seed: int = 0, **normal: float) -> np.ndarray:
@@ -91,6 +93,31 @@ def test_what_names_rows_says_nothing_of_their_kind() -> None:
     found = compared({"id": [f"P{n}" for n in range(500)]}, {"id": [f"Q{n}" for n in range(500)]})
     assert found["id"].moved is Moved.NOT_TESTED
     assert found["id"].reason == "names rows: 500 distinct values in the reference"
+
+
+def test_what_names_rows_does_so_however_few_of_them_are_drawn() -> None:
+    routes = {"route": [f"route {n % 900}" for n in range(5000)]}
+    few = POLICY.model_copy(update={"sample_rows": 500})
+    for policy in (POLICY, few):
+        assert compared(routes, routes, policy=policy)["route"].moved is Moved.STEADY
+    named = {"id": [f"P{n}" for n in range(5000)]}
+    for policy in (POLICY, few):
+        assert compared(named, named, policy=policy)["id"].reason.startswith("names rows: 5,000 distinct values")
+
+
+def test_names_of_rows_that_are_no_longer_there_are_found() -> None:
+    found = compared({"id": [f"P{n}" for n in range(500)]}, {"id": [None] * 500})
+    assert (found["id"].moved, found["id"].method) == (Moved.DRIFTED, "missing")
+
+
+def test_one_long_text_among_short_ones_needs_no_room_for_all() -> None:
+    tracemalloc.start()
+    found = compared({"kind": ["a", "b"] * 1000}, {"kind": [*["a", "b"] * 1000, "z" * 20_000]})
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found["kind"].moved is Moved.STEADY
+    assert found["kind"].new_share == pytest.approx(1 / 2001)
+    assert most < 20e6
 
 
 @pytest.mark.parametrize("rows", [0, 29])
