@@ -216,6 +216,19 @@ def test_terms_are_whole_words_and_phrases() -> None:
     assert [terms.count(text) for text in ("BAD, bád", "badge", "a very bad word", "very bad")] == [2, 0, 2, 1]
 
 
+@pytest.mark.parametrize(
+    "word", ["**bad**", "'bad'", "_bad_", "bad's", "\u2018bad\u2019", "bad\u2019s", "*bad*,", "'Bad''"]
+)
+def test_marks_around_a_word_do_not_hide_it(word: str) -> None:
+    assert Terms(["bad"]).count(f"You {word} thing") == 1
+
+
+def test_the_stars_of_a_term_are_its_own() -> None:
+    terms = Terms(["b*d", "f***", "@ss", "ass's ear"])
+    texts = ("a b*d", "oh f***!", "an @ss", "an ass's ear", "f", "2 * 3", "**", "bed")
+    assert [terms.count(text) for text in texts] == [1, 1, 1, 1, 0, 0, 0, 0]
+
+
 def test_a_list_that_is_not_the_one_of_the_release_keeps_it_from_serving() -> None:
     spec = product().guardrails.toxic_terms
     assert spec is not None

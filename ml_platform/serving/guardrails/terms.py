@@ -25,7 +25,7 @@ class Terms:
     def __init__(self, terms: Iterable[str]) -> None:
         self._by_first: dict[str, list[tuple[str, ...]]] = {}
         for term in terms:
-            words = tuple(_WORD.findall(folded(term)))
+            words = tuple(_words(term))
             if words:
                 self._by_first.setdefault(words[0], []).append(words)
 
@@ -34,7 +34,7 @@ class Terms:
 
     def count(self, text: str) -> int:
         """How many terms stand in the text."""
-        words = _WORD.findall(folded(text))
+        words = _words(text)
         if self._by_first.keys().isdisjoint(words):
             return 0
         return sum(
@@ -42,6 +42,20 @@ class Terms:
             for at, word in enumerate(words)
             for term in self._by_first.get(word, ())
         )
+
+
+def _words(text: str) -> list[str]:
+    return [bare for word in _WORD.findall(folded(text).replace("\u2019", "'")) if (bare := _bare(word))]
+
+
+def _bare(word: str) -> str:
+    """A word without quotes, emphasis and possession: `**idiot's**` is `idiot`; the stars of `f***` are its own."""
+    if word.isalnum():
+        return word
+    word = word.strip("'_")
+    while len(word) > 2 and word[0] == word[-1] == "*":
+        word = word[1:-1]
+    return word.strip("'_").removesuffix("'s")
 
 
 def load_terms(spec: TermList) -> Terms:
