@@ -65,7 +65,7 @@ def compare_rate(
         low=tidy(bounds.low),
         high=tidy(bounds.high),
         detectable=tidy(detectable_loss(*scaled, confidence)),
-        p_value=tidy(mcnemar_p_value(gained, lost)),
+        p_value=tidy(mcnemar_p_value(*scaled[:2])),
         n=n,
         slice=dict(slice_ or {}),
     )

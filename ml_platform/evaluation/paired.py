@@ -11,13 +11,15 @@ from ml_platform.evaluation.intervals import FEWEST_CLUSTERS, Bounds, Floats
 POWER = 0.8
 
 
-def mcnemar_p_value(gained: int, lost: int) -> float:
+def mcnemar_p_value(gained: float, lost: float) -> float:
     """The two-sided exact p-value that gains and losses are equally likely; 1.0 without any of either.
 
-    Source: McNemar 1947, exact through the binomial of the discordant pairs.
+    Source: McNemar 1947, exact through the binomial of the discordant pairs. Counts may be scaled to an effective
+    size: the fewer are rounded up and the more down, so that rounding proves nothing.
     """
-    discordant = gained + lost
-    return min(1.0, 2.0 * float(stats.binom.cdf(min(gained, lost), discordant, 0.5))) if discordant else 1.0
+    few, many = math.ceil(min(gained, lost)), math.floor(max(gained, lost))
+    discordant = few + many
+    return min(1.0, 2.0 * float(stats.binom.cdf(min(few, many), discordant, 0.5))) if discordant else 1.0
 
 
 def difference_bounds(gained: float, lost: float, n: float, confidence: float) -> Bounds:

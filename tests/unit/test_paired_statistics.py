@@ -119,6 +119,12 @@ def test_mcnemar_is_the_exact_binomial_test(gained: int, lost: int) -> None:
     assert mcnemar_p_value(gained, lost) == pytest.approx(expected, abs=1e-12)
 
 
+def test_counts_scaled_to_an_effective_size_are_rounded_toward_no_difference() -> None:
+    assert mcnemar_p_value(10.9, 1.1) == mcnemar_p_value(10, 2)
+    assert mcnemar_p_value(1.1, 10.9) == mcnemar_p_value(2, 10)
+    assert mcnemar_p_value(0.9, 0.0) == mcnemar_p_value(5.5, 5.5) == 1.0
+
+
 def _score_statistic(gained: int, lost: int, n: int, difference: float) -> float:
     """Tango's statistic from first principles: the likelihood is maximised numerically under the difference."""
 

@@ -75,6 +75,20 @@ def test_the_candidate_is_compared_on_the_same_items_only(bench: Any, shop: Prod
     }
 
 
+def test_losses_that_share_an_entity_prove_less_than_as_many_apart(bench: Any, shop: Product, example: Make) -> None:
+    def worse(one: Example) -> str:
+        return "no idea" if one.entity.endswith("lost") else answers(int(one.example_id.split("-")[1]))
+
+    def together(number: int) -> Example:
+        return example(number, entity=f"UA{number // 10}{'lost' if number % 10 in (1, 2) else ''}")
+
+    report = load_report(bench.evaluate(shop, [together(n) for n in range(30)], golden_of(example), worse))
+    compared = next(one for one in report.comparisons if one.metric == "json_valid" and not one.slice)
+    assert compared.difference == pytest.approx(-0.2)
+    assert compared.p_value is not None
+    assert compared.p_value > 0.2
+
+
 def test_the_same_evaluation_again_asks_no_model_and_gives_the_same_artifact(
     bench: Any, shop: Product, example: Make
 ) -> None:
