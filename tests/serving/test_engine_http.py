@@ -55,6 +55,14 @@ def test_a_request_that_cannot_be_answered_as_asked_is_refused_and_says_why(worl
     assert told["error"]["message"]
 
 
+def test_half_a_character_pair_in_a_name_is_refused_like_any_unknown_one(shared):
+    status, told, _ = call(shared, "POST", CHAT, ASK | {"model": "\ud800"})
+    assert (status, told["error"]["message"]) == (404, "The model `?` does not exist.")
+
+    named = {"lora_name": "half", "lora_path": "/nowhere/\ud800"}
+    assert call(shared, "POST", "/v1/load_lora_adapter", named)[0] == 400
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"a":' * 50_000, b"null"])
 def test_a_body_that_is_no_object_is_refused(shared, body):
     status, told, _ = call(shared, "POST", CHAT, body)

@@ -40,9 +40,9 @@ class ProtocolError(MlPlatformError):
         self.status, self.kind, self.param, self.retry_after = status, kind, param, retry_after
 
     def body(self) -> bytes:
-        """The error in OpenAI's shape."""
+        """The error in OpenAI's shape; halves of characters that a request named become question marks."""
         error = {"message": str(self), "type": self.kind, "param": self.param, "code": self.status}
-        return json.dumps({"error": error}, ensure_ascii=False).encode()
+        return json.dumps({"error": error}, ensure_ascii=False).encode(errors="replace")
 
 
 @dataclass(frozen=True)
