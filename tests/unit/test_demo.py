@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import pytest
 
 from ml_platform.cli.demo import MARK, begin_home, enter
@@ -244,6 +245,17 @@ def test_children_end_with_the_context_and_one_that_dies_is_told_with_its_last_w
         sleeper = processes._children["sleeper"][0]
     assert sleeper.poll() == -signal.SIGTERM
     assert not answers("http://127.0.0.1:9/healthz")
+
+
+def test_what_a_child_has_started_ends_with_it(tmp_path: Path) -> None:
+    sleep = f"[{sys.executable!r}, '-c', 'import time; time.sleep(600)']"
+    parent = f"import subprocess, time; print(subprocess.Popen({sleep}).pid, flush=True); time.sleep(600)"
+    with Processes(tmp_path, {}, tmp_path / "logs") as processes:
+        processes.start("parent", [sys.executable, "-c", parent])
+        processes.wait_until(lambda: bool(processes.last_words("parent")), "a grandchild", 30.0, every=0.05)
+        grandchild = int(processes.last_words("parent"))
+        assert psutil.pid_exists(grandchild)
+    assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
 
 
 def test_the_page_holds_every_event_and_nothing_from_outside(proven: Proven, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The processes of a demonstration: started one by one on free ports, watched, and ended at the end of it."""
 
+import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -69,16 +71,13 @@ class Processes:
             raise OperationError(f"{name} ended with {code}:\n{self.last_words(name)}")
 
     def end(self, name: str) -> None:
-        """Asks a child to end, and makes it; from then on it is none of ours."""
+        """Asks a child and all that it started to end, and makes them: Dagster's runs would outlive its daemon."""
         process, log = self._children.pop(name)
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if process.poll() is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            if _gone(process, SECONDS_TO_END):
                 break
-            process.send_signal(number)
-            try:
-                process.wait(SECONDS_TO_END)
-            except subprocess.TimeoutExpired:
-                continue
         log.close()
 
     def states(self) -> dict[str, str]:
@@ -106,6 +105,19 @@ class Processes:
             if time.monotonic() > end:
                 raise OperationError(f"{what}: not within {seconds:g} s. The logs are in {self.logs}.")
             time.sleep(every)
+
+
+def _gone(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    """Whether nobody is left, within so many seconds, of the session that a child began."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        process.poll()
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def answers(url: str) -> bool:
