@@ -79,7 +79,7 @@ def test_losses_that_share_an_entity_prove_less_than_as_many_apart(bench: Any, s
     def worse(one: Example) -> str:
         return "no idea" if one.entity.endswith("lost") else answers(int(one.example_id.split("-")[1]))
 
-    def together(number: int) -> Example:
+    def together(number: int) -> Any:
         return example(number, entity=f"UA{number // 10}{'lost' if number % 10 in (1, 2) else ''}")
 
     report = load_report(bench.evaluate(shop, [together(n) for n in range(30)], golden_of(example), worse))
