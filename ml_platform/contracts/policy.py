@@ -149,7 +149,7 @@ class PromotionPolicy(Contract):
 class FactRule(Contract):
     """True when the fact is there and at least, or at most, a number; exactly one is given."""
 
-    fact: Name
+    fact: Column
     at_least: Finite | None = None
     at_most: Finite | None = None
 
@@ -172,7 +172,7 @@ class FactRule(Contract):
 class ActionLevel(Contract):
     """A level that applies when any of its rules holds."""
 
-    level: Name
+    level: Column
     any: Annotated[tuple[FactRule, ...], Field(min_length=1)]
 
 
@@ -186,10 +186,10 @@ class ActionPolicy(GrowingContract):
     came_later: ClassVar[tuple[str, ...]] = ("shown_as",)
 
     version: SemanticVersion
-    field: Name
+    field: Column
     levels: Annotated[tuple[ActionLevel, ...], Field(min_length=1)]
-    otherwise: Name
-    shown_as: Name | None = None
+    otherwise: Column
+    shown_as: Column | None = None
 
     @model_validator(mode="after")
     def _shown_beside_what_it_follows(self) -> Self:
