@@ -142,10 +142,15 @@ def test_a_head_without_end_is_refused(gateway: Running) -> None:
 
 def read_one(sock: socket.socket) -> int:
     """The status of the next response on a connection that goes on."""
+    return read_whole(sock).status
+
+
+def read_whole(sock: socket.socket) -> HTTPResponse:
+    """The next response, its body read."""
     answer = HTTPResponse(sock)
     answer.begin()
     answer.read()
-    return answer.status
+    return answer
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, method: str) -> list[object]:
@@ -196,6 +201,29 @@ def test_a_request_that_has_begun_to_arrive_is_answered_by_a_gateway_that_ends(
         finishing.result()
     sock.close()
     assert answered == [200]
+
+
+def test_an_idle_client_that_asks_once_more_is_told_that_the_gateway_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = counted(monkeypatch, "shutdown")
+    answers = []
+    with ThreadPoolExecutor(1) as beside:
+        with running_gateway(tmp_path) as gateway:
+            body = json.dumps(asked("Is it?")).encode()
+            whole, sock = head(gateway, len(body)) + body, connect(gateway)
+            sock.sendall(whole)
+            answers.append(read_whole(sock))
+
+            def ask_again() -> None:
+                until(lambda: ended, "the gateway ends")
+                sock.sendall(whole)
+                answers.append(read_whole(sock))
+
+            asking = beside.submit(ask_again)
+        asking.result()
+    sock.close()
+    assert [(answer.status, answer.getheader("connection")) for answer in answers] == [(200, None), (200, "close")]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ class GatewayConnection(HttpToolsProtocol):
     most_connections = 4_096
     when_gone: Callable[[], object] | None = None
     gone = False
+    ending = False
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -75,6 +76,9 @@ class GatewayConnection(HttpToolsProtocol):
         self._head_bytes = 0
         self._stop_timer()
         super().on_headers_complete()
+        if self.ending and self.cycle is not None:
+            # Its answer says so: closed without a word, the connection might have the client's next request on it.
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """See httptools."""
@@ -89,6 +93,7 @@ class GatewayConnection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Lets an idle connection end after a moment, in which a request that is on its way is still answered."""
+        self.ending = True
         if self.cycle is None or self.cycle.response_complete:
             self.loop.call_later(IDLE_DRAIN_S, self._end_if_idle)
         else:
