@@ -69,7 +69,7 @@ class Scenario:
     looks: int
     minutes_per_look: int = 1
     steps: tuple[float, ...] = (0.05,)
-    minutes_per_step: float = 1e9
+    minutes_per_step: float = 525_600.0
     outage_in: float = 0.5
     """Share of the rollouts in which there is one."""
 
