@@ -139,10 +139,10 @@ class FactsSource:
         return ""
 
     @property
-    def published_at(self) -> datetime | None:
-        """The moment that the features in memory tell of, None where none are."""
+    def publication(self) -> str | None:
+        """The name of the publication whose features are in memory, None where none are."""
         published = None if self._reader is None else self._reader.at_hand()
-        return None if published is None else published.publication.at
+        return None if published is None else published.publication.folder
 
     def _at_hand(self, brought: Brought) -> "_Stored | None":
         """What is in memory for a request, None where a file has to be read."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from datetime import datetime
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,11 +30,11 @@ OPEN = {BreakerPhase.CLOSED: 0.0, BreakerPhase.HALF_OPEN: 0.5, BreakerPhase.OPEN
 
 async def keep_measuring(worker: "Worker") -> None:
     """Keeps the figures of the worker's state up to date until it is cancelled."""
-    found: dict[str, tuple[datetime, float]] = {}
+    found: dict[str, tuple[str, float]] = {}
     while True:
         deployments = [one for name in worker.deployments.products() if (one := worker.deployments.of(name))]
         for deployment in deployments:
-            _look_for_features(deployment, found)
+            look_for_features(deployment, found)
         worker.metrics.state(_state(worker, deployments, found))
         await asyncio.sleep(STATE_SECONDS)
 
@@ -87,16 +87,19 @@ def waiting_bytes(home: Home, store: ProvenanceStore | None) -> int:
     return waiting
 
 
-def _look_for_features(deployment: Deployment, found: dict[str, tuple[datetime, float]]) -> None:
-    """Notes when other features came to hand than the last time; products whose features are not at hand have none."""
+def look_for_features(
+    deployment: Deployment, found: dict[str, tuple[str, float]], now: Callable[[], float] = time.time
+) -> None:
+    """Notes when another publication came to hand than the last time; products whose features are not have none."""
     loaded = deployment.releases.get(deployment.table.production or "")
-    moment = loaded.facts.published_at if loaded else None
+    publication = loaded.facts.publication if loaded else None
     product = deployment.table.product
-    if moment is not None and (product not in found or found[product][0] != moment):
-        found[product] = moment, time.time()
+    # By its name: another one may tell of the same moment.
+    if publication is not None and (product not in found or found[product][0] != publication):
+        found[product] = publication, now()
 
 
-def _state(worker: "Worker", deployments: list[Deployment], found: dict[str, tuple[datetime, float]]) -> WorkerState:
+def _state(worker: "Worker", deployments: list[Deployment], found: dict[str, tuple[str, float]]) -> WorkerState:
     tables = [deployment.table for deployment in deployments]
     phases = worker.answerer.breakers.phases(time.monotonic())
     looked_at = worker.follower.looked_at
