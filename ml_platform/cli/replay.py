@@ -40,7 +40,7 @@ def replay(
     ] = 0.0,
     limit: Annotated[int, typer.Option(min=0, help="So many questions, drawn evenly; 0 asks all.")] = 300,
     users: Annotated[int, typer.Option(min=1, help="Travellers who ask; each keeps its id.")] = 1000,
-    at_once: Annotated[int, typer.Option(min=1, help="Questions under way at most; beyond that time waits.")] = 2,
+    at_once: Annotated[int, typer.Option(min=1, help="Questions under way at most; beyond that time waits.")] = 1,
     every_hours: Annotated[float, typer.Option(min=0.25, help="Hours of the past between publications.")] = 6.0,
     publish: Annotated[bool, typer.Option(help="Put features online as they were known, as time goes by.")] = True,
     url: Annotated[str, typer.Option(help="The gateway.")] = GATEWAY,
