@@ -19,6 +19,7 @@ Prepare = Callable[..., Artifact]
 
 COLUMNS = {"id": "string", "at": "timestamp", "text": "string", "label": "string"}
 SOURCE: dict[str, Any] = {"kind": "jsonl", "path": "rows.jsonl", "columns": COLUMNS, "key": ["id"], "event_time": "at"}
+FILES = ("prompt", "promotion_policy", "monitor_policy", "guardrails")
 EXAMPLES: dict[str, Any] = {
     "source": "rows",
     "entity": "id",
@@ -70,6 +71,7 @@ def prepare(tmp_path: Path) -> Prepare:
         field: dict[str, Any] | None = None,
         evaluation: dict[str, Any] | None = None,
         characters: int = 500,
+        serving: dict[str, Any] | None = None,
         files: dict[str, bytes] | None = None,
     ) -> Artifact:
         folder = tmp_path / "anything"
@@ -85,7 +87,7 @@ def prepare(tmp_path: Path) -> Prepare:
             "family": "lora",
             "first_as_of": "2026-01-01",
             "max_staleness_days": None,
-            "files": {name: f"{name}.yaml" for name in ("prompt", "promotion_policy", "monitor_policy", "guardrails")},
+            "files": {name: f"{name}.yaml" for name in (*FILES, *(["serving"] if serving is not None else []))},
             "sources": {"rows": {**SOURCE, **(source or {})}},
             "examples": {**EXAMPLES, **(examples or {})},
             "training": TRAINING,
@@ -107,6 +109,8 @@ def prepare(tmp_path: Path) -> Prepare:
             "monitor_policy": MONITOR_POLICY,
             "guardrails": {"version": "1.0.0", "max_utterance_characters": characters, "safe_reply": "no"},
         }
+        if serving is not None:
+            contracts["serving"] = {"version": "1.0.0", **serving}
         for name, data in contracts.items():
             (folder / f"{name}.yaml").write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), "utf-8")
         product = load_product(folder)

@@ -21,9 +21,12 @@ COLUMNS = {
     "minutes": "integer",
     "resolved": "timestamp",
 }
+# Requests say what they are about with a text or a whole number: a product with other keys names one in serving.yaml.
 KEYS: dict[str, Callable[[int], Any]] = {
     "string": lambda number: f"T{number}",
     "integer": lambda number: 4000 + number,
+    "number": lambda number: 4000.0 + number,
+    "timestamp": lambda number: (BEGINNING + timedelta(minutes=number)).isoformat(),
 }
 
 
@@ -58,6 +61,7 @@ def test_a_later_column_among_the_facts_is_found_under_every_type_of_key(
             "nullable": ["closed", "resolution", "minutes", "resolved"],
         },
         examples={"entity": "key", "prediction_time": "opened", "facts": [fact]},
+        serving={"entity": ["text"], "given": [fact]},
     )
     (problem,) = leakage_of(made).problems
     assert problem.startswith(f"fact '{fact}' repeats rows.{fact}, which became known only after the prediction")
@@ -75,3 +79,27 @@ def test_what_was_known_at_the_prediction_accuses_nobody(prepare: Prepare) -> No
         examples={"entity": "key", "prediction_time": "opened", "facts": ["minutes"]},
     )
     assert leakage_of(made).passed
+
+
+def test_two_rows_within_one_second_are_both_looked_at(prepare: Prepare) -> None:
+    """An entity is told to the second, so a key of times may call two rows by one name."""
+    rows = [
+        ticket(number // 2, (BEGINNING + timedelta(minutes=number // 2, milliseconds=number % 2)).isoformat())
+        | {"text": f"question {number}"}
+        for number in range(100)
+    ]
+    made = prepare(
+        rows,
+        source={
+            "columns": {"key": "timestamp", **COLUMNS},
+            "key": ["key"],
+            "event_time": "opened",
+            "known_at": "closed",
+            "nullable": ["closed", "resolution", "minutes", "resolved"],
+        },
+        examples={"entity": "key", "prediction_time": "opened", "facts": ["minutes"]},
+        serving={"entity": ["text"], "given": ["minutes"]},
+    )
+    assert sum(made.facts["counts"].values()) == 100
+    (problem,) = leakage_of(made).problems
+    assert problem.startswith("fact 'minutes' repeats rows.minutes")
