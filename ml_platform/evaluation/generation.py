@@ -188,7 +188,7 @@ def generation_code_sha256() -> str:
     """The digest of the modules that decide what a model says to an item."""
     package = Path(ml_platform.__file__).parent
     family = package / "families" / "lora"
-    files = [family / f"{name}.py" for name in ("encode", "hardware", "memory", "predict")]
+    files = [family / f"{name}.py" for name in ("decoder", "encode", "hardware", "memory", "predict", "prepacked")]
     return sources_sha256([*files, package / "evaluation" / "generation.py"], package)
 
 

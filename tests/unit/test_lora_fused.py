@@ -51,12 +51,13 @@ def test_loss_and_gradients_are_those_of_peft(folder, options):
 
 def test_gradients_are_right_by_finite_differences():
     from ml_platform.families.lora.fused import _FusedLora
+    from ml_platform.families.lora.prepacked import FixedMatrix
 
     torch.manual_seed(0)
     x, w, a, b = (torch.randn(*shape, dtype=torch.float64) for shape in ((5, 7), (6, 7), (3, 7), (6, 3)))
     learnt = [tensor.requires_grad_() for tensor in (x, a, b)]
 
-    assert torch.autograd.gradcheck(lambda x, a, b: _FusedLora.apply(x, w, a, b, 1.7), learnt)
+    assert torch.autograd.gradcheck(lambda x, a, b: _FusedLora.apply(x, FixedMatrix(w), a, b, 1.7), learnt)
 
 
 def test_the_loss_and_its_gradient_are_those_of_torch():

@@ -27,6 +27,8 @@ class Decoder:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        from ml_platform.families.lora.prepacked import prepack_linears
+
         hardware = detect_hardware(threads)
         hardware.pin()
         self.device = device or hardware.device
@@ -36,7 +38,9 @@ class Decoder:
             model = AutoModelForCausalLM.from_pretrained(
                 str(base.path), dtype=dtype, attn_implementation=register_memory()
             )
-            self.model = (model if merged is None else _merged(model, merged)).to(self.device).eval()
+            whole = model if merged is None else _merged(model, merged)
+        self.model = whole.to(self.device).eval().requires_grad_(False)
+        prepack_linears(self.model)
         self._beside: Any = None
 
     @property

@@ -9,18 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ml_platform.families.lora.prepacked import FixedMatrix, fixed_matrix, prepack_linears
+
 
 def fuse_adapters(model: Any) -> int:
     """Lets every plain LoRA layer of a peft model compute in one piece; how many layers that are.
 
     Peft computes `W x`, then `B A x`, scales that and adds it, with a pass over memory for each and as many
-    backward. Layers that do more (dropout, bias, DoRA, mixed precision) are left to peft.
+    backward. Layers that do more (dropout, bias, DoRA, mixed precision) are left to peft. Frozen weights are laid
+    out once where that helps (see prepacked).
     """
     from peft.tuners.lora import Linear
 
     fusible = [module for module in model.modules() if isinstance(module, Linear) and _is_plain(module)]
+    prepack_linears(model)
     for module in fusible:
-        module.forward = partial(_forward, module)
+        module.forward = partial(_forward, module, fixed_matrix(module.base_layer))
     return len(fusible)
 
 
@@ -28,19 +32,19 @@ class _FusedLora(torch.autograd.Function):
     """`y = x W' + s x A' B'` for x [n, in], W [out, in], A [r, in], B [out, r]; W is frozen."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, w: FixedMatrix, a: Tensor, b: Tensor, scale: float) -> Tensor:
         low = x @ a.t()
-        ctx.save_for_backward(x, w, a, b, low)
-        ctx.scale = scale
-        return (x @ w.t()).addmm_(low, b.t(), alpha=scale)
+        ctx.save_for_backward(x, a, b, low)
+        ctx.w, ctx.scale = w, scale
+        return w.times(x).addmm_(low, b.t(), alpha=scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
-        x, w, a, b, low = ctx.saved_tensors
+        x, a, b, low = ctx.saved_tensors
         low_gradient = (gradient @ b).mul_(ctx.scale)
         a_gradient = low_gradient.t() @ x
         b_gradient = (gradient.t() @ low).mul_(ctx.scale)
-        x_gradient = (gradient @ w).addmm_(low_gradient, a) if ctx.needs_input_grad[0] else None
+        x_gradient = ctx.w.times_back(gradient).addmm_(low_gradient, a) if ctx.needs_input_grad[0] else None
         return x_gradient, None, a_gradient, b_gradient, None
 
 
@@ -73,11 +77,11 @@ class _SummedCrossEntropy(torch.autograd.Function):
         return probabilities.mul_((counted * gradient)[:, None]), None, None
 
 
-def _forward(module: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
+def _forward(module: Any, w: FixedMatrix, x: Tensor, *_: Any, **__: Any) -> Tensor:
     (name,) = module.active_adapters
     result: Tensor = _FusedLora.apply(  # type: ignore[no-untyped-call]
         x.reshape(-1, x.shape[-1]),
-        module.base_layer.weight,
+        w,
         module.lora_A[name].weight,
         module.lora_B[name].weight,
         module.scaling[name],

@@ -32,6 +32,7 @@ _CODE = (
     "lessons",
     "loop",
     "packs",
+    "prepacked",
     "prompt",
     "run",
     "state",
