@@ -100,7 +100,7 @@ class Crowd(Comparison):
         signals = (Signal.ERROR, Signal.DISLIKED, Signal.MISSED, Signal.LATENCY_MS)
         self._first = {signal: First.of(self._size) for signal in signals}
         self._first_bad = {signal: First.of(self._size) for signal in signals}
-        self._first_in_calm, self._was_wild = First.of(self._size), False
+        self._bad_in_calm, self._was_wild = First.of(self._size), False
         self._arm = First.of(self._size)
         self._places: dict[Stratum, int] = {}
         self._waiting: deque[tuple[int, Answers]] = deque()
@@ -129,8 +129,7 @@ class Crowd(Comparison):
         bad = np.bincount(span, weights=errors & ~canary, minlength=spans) > CALM * (1.0 - exposure) * asked
         wild = np.concatenate([[self._was_wild], bad[:-1]])
         self._was_wild = bool(bad[-1])
-        calm = errors & ~wild[span]
-        self._first_in_calm.offer(users[calm], np.ones(int(calm.sum())), strata[calm])
+        self._bad_in_calm.offer(users[errors], 1.0 - wild[span[errors]], strata[errors])
         self._event(Signal.DISLIKED, users, rng.random(n) < world.dislikes, strata)
         latency = rng.lognormal(np.log(world.latency_ms), 0.4, n) * np.where(out, 3.0, 1.0)
         self._first[Signal.LATENCY_MS].offer(users, latency, strata)
@@ -173,9 +172,10 @@ class Crowd(Comparison):
 
     def first_bad(self, signal: Signal, *, calm: float | None = None) -> Strata:
         """Each user's first bad answer; only errors are ever wild."""
+        first = self._first_bad[signal]
         if signal is Signal.ERROR and calm is not None:
-            return self._strata_of(self._first_in_calm)
-        return self._strata_of(self._first_bad[signal])
+            first = First(first.x, np.where(self._bad_in_calm.x > 0.0, first.stratum, NOBODY))
+        return self._strata_of(first)
 
     def answers(self, signal: Signal, canary: bool) -> int:  # noqa: ARG002 - the same for all of them
         """How many answers an arm gave."""

@@ -1,5 +1,6 @@
 """Promises of whole metrics, by seeded simulation: ramps, outages, users with habits; beside what would break them."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import pytest
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.monitor_policy import QuantileMetric, Signal
 from ml_platform.contracts.monitoring import Seen
+from ml_platform.release.assessing.compared import Comparison
 from ml_platform.release.assessing.percentiles import balanced, log_e_slower
 from ml_platform.release.assessing.strata import Strata, Stratum
 from ml_platform.release.sequential.rates import Events
@@ -129,6 +131,45 @@ def test_an_outage_that_both_arms_suffer_is_no_evidence_and_burns_none() -> None
     without = verdict_and_evidence(in_an_outage(np.random.default_rng(3), 6_000, 0.25, outage=False))
     assert with_it[0] is without[0] is Verdict.FAIL
     assert with_it[1] > 1e6
+
+
+def calm_evidence(arms: tuple[bool, ...], exposure: float, calm: float) -> tuple[float, float, int]:
+    """By the first bad answers, and by whatever bad ones are not left out; with how many users count.
+
+    Twenty good answers in each span of 20 s; a user a span begins to ask what fails, and asks it twice again.
+    """
+    compared, after_wild = Comparison(), {False: set[int](), True: set[int]()}
+    asked = [(user, user + again) for user in range(len(arms)) for again in range(3)]
+    wild = {span for user, span in asked if not arms[user]}
+    for span in range(len(arms) + 3):
+        for number in range(20):
+            good = make_seen(20 * span, f"{span} {number}", exposure=exposure, response_id=f"{span} {number}")
+            compared.add(replace(good, signals={Signal.ERROR: 0.0}), Stratum(good.cohort == "canary", exposure))
+    for user, span in asked:
+        bad = make_seen(20 * span + 5, f"user {user}", canary=arms[user], exposure=exposure)
+        bad = replace(bad, signals={Signal.ERROR: 1.0}, response_id=f"{user} in {span}")
+        compared.add(bad, Stratum(arms[user], exposure))
+        if span - 1 not in wild:
+            after_wild[arms[user]].add(user)
+    first = compared.first_bad(Signal.ERROR, calm=calm)
+    at = np.array([exposure])
+    counts = (np.array([float(len(after_wild[arm]))]) for arm in (False, True))
+    by_first = Events(first.exposures, *first.by_exposure(np.ones_like(first.x)))
+    return math.exp(by_first.log_e), math.exp(Events(at, *counts).log_e), len(first.x)
+
+
+@pytest.mark.parametrize("exposure", [0.2, 0.5])
+def test_users_who_ask_again_what_fails_are_no_evidence_by_what_is_left_out_of_them(exposure: float) -> None:
+    """All ways in which seven of them fall into the arms: expected is 1. Production's own retries make spans wild."""
+    by_first, by_any, counted = 0.0, 0.0, set()
+    for arms in itertools.product((False, True), repeat=7):
+        chance = math.prod(exposure if canary else 1.0 - exposure for canary in arms)
+        first, whatever, users = calm_evidence(arms, exposure, calm=0.03)
+        by_first, by_any = by_first + chance * first, by_any + chance * whatever
+        counted.add(users)
+    assert by_first == pytest.approx(1.0)
+    assert by_any > 1.1, "the enumeration would not notice who counts only because of his arm"
+    assert min(counted) < max(counted), "no span was left out"
 
 
 def test_a_release_worse_by_the_margin_seldom_passes_at_any_look() -> None:

@@ -86,15 +86,18 @@ class BadAnswers:
             changed.add(span)
 
     def firsts(self, strata: dict[Stratum, int], draws: NDArray[np.float64], calm: float | None) -> Strata:
-        """Each user's first bad answer; with `calm`, the first in a span before which production had less than that."""
+        """Each user's first bad answer; `calm` leaves out users whose came in the span after one that was wilder.
+
+        Their later ones are left out as well: of production's users the first makes the next span wild, of the
+        canary's it does not, so whether the second counted would depend on the arm.
+        """
         user, at = np.array(self._user, dtype=np.int64), np.array(self._at, dtype=np.float64)
         tie, number = np.array(self._tie, dtype=np.uint64), np.array(self._stratum, dtype=np.int64)
-        if calm is not None:
-            kept = ~np.isin(at // SPAN_S, [span + 1 for span in sorted(self._wilder_than(calm))])
-            user, at, tie, number = user[kept], at[kept], tie[kept], number[kept]
         order = np.lexsort((tie, at))
         _, places = np.unique(user[order], return_index=True)
         first = order[places]
+        if calm is not None:
+            first = first[~np.isin(at[first] // SPAN_S, [span + 1 for span in sorted(self._wilder_than(calm))])]
         return _in_order(strata, number[first], np.ones(len(first)), draws[user[first]])
 
     def _wilder_than(self, calm: float) -> set[int]:
@@ -201,7 +204,7 @@ class Comparison:
         return self._now(self._tally(signal).first)
 
     def first_bad(self, signal: Signal, *, calm: float | None = None) -> Strata:
-        """Each user's first bad answer; `calm` leaves out outages, in which production had a larger share of them."""
+        """Each user's first bad answer; `calm` leaves out those of outages, in which production had a larger share."""
         draws = np.array(self._draws, dtype=np.float64)
         return self._tally(signal).bad.firsts(self._strata, draws, calm)
 
