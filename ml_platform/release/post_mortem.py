@@ -1,11 +1,13 @@
 """The post-mortem of an incident, written by itself: what changed, which signal, how long it took; pure."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ml_platform.contracts.decided import DecisionRecorded
 from ml_platform.contracts.events import Event
+from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.monitor_policy import Signal
 from ml_platform.contracts.monitoring import ArmReading, Decision, MetricReading, Seen
 from ml_platform.contracts.release import Release
@@ -43,14 +45,23 @@ class Incident:
     @property
     def first_bad_at(self) -> datetime | None:
         """When the first of the bad answers came that the decision was made on."""
-        signals = {one.signal for one in self.decision.breaches}
-        signals |= {one.signal for one in self.decision.readings if one.verdict == "FAIL" and one.signal.bad_event}
-        bad = (one for one in self.seen if self.decision.release_id in (None, one.release_id) and _is_bad(one, signals))
-        return min((one.answered_at for one in bad), default=None)
+        decision, decided = self.decision, self.event.recorded_at
+        counted = _counted(decision)
+        mine = (one for one in self.seen if decision.release_id in (None, one.release_id))
+        return min((one.answered_at for one in mine if _is_bad(one, decided, counted)), default=None)
 
 
-def _is_bad(seen: Seen, signals: Iterable[Signal]) -> bool:
-    return any(seen.signals.get(signal, 0.0) > 0.0 for signal in signals)
+def _counted(decision: Decision) -> dict[Signal, float]:
+    """The signals that spoke for it, and within how many seconds: a metric counts all answers, a limit its window."""
+    mine = (one for one in decision.breaches if decision.release_id in (None, one.release_id))
+    limits = sorted((one.window_seconds, one.signal) for one in mine)
+    failed = (one.signal for one in decision.readings if one.verdict is Verdict.FAIL and one.signal.bad_event)
+    return {signal: seconds for seconds, signal in limits} | dict.fromkeys(failed, math.inf)
+
+
+def _is_bad(seen: Seen, decided: datetime, counted: Mapping[Signal, float]) -> bool:
+    before = abs(decided - seen.answered_at).total_seconds()  # a clock may run ahead
+    return any(seen.signals.get(signal, 0.0) > 0.0 and before <= seconds for signal, seconds in counted.items())
 
 
 def tell_incident(incident: Incident) -> str:

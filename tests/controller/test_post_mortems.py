@@ -1,6 +1,7 @@
-"""Pages of incidents that people write into: what they wrote stays, whatever they wrote it with."""
+"""Pages of incidents: what people write into one stays, and the times that it tells are true."""
 
-from datetime import timedelta
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,20 @@ def test_a_page_that_cannot_be_read_is_told_once_and_stops_neither_moves_nor_oth
     world.try_out(3)
     go_on(world, loop, canary_errors=0.4)
     assert len([path for path in world.home.incidents.rglob("*.md") if path.is_file()]) == 1
+
+
+def test_a_hard_limit_was_detected_from_the_first_bad_answer_within_its_window_on(world: Rollout) -> None:
+    """One user had an error hours ago, which no limit counts any more: nothing was wrong with the release then."""
+    loop = world.loop()
+    go_on(world, loop)
+    world.answer(1, errors=1.0, answered_at=datetime.now(UTC) - timedelta(hours=20))
+    world.answer(30, answered_at=datetime.now(UTC) - timedelta(hours=10))
+    assert world.look(loop).decision.action is Action.HOLD
+    world.answer(30, errors=1.0)
+    decision = world.look(loop).decision
+    assert decision.action is Action.ROLL_BACK
+    assert {one.verdict.value for one in decision.readings} != {"FAIL"}
+    (line,) = (line for line in page_of(world).read_text("utf-8").splitlines() if "Time to detection" in line)
+    told = re.fullmatch(r"- Time to detection: ([0-9.]+) s after the first bad answer that counted, .*", line)
+    assert told, line
+    assert float(told[1]) < 60.0
