@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_platform.contracts.evidence import CheckResult
 from ml_platform.contracts.example import Example
+from ml_platform.contracts.product import LabelField
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.source import SourceSpec
 from ml_platform.lineage.artifacts import Artifact
@@ -27,8 +28,8 @@ _Told = tuple[Example, dict[str, Any]]
 def check_leakage(product: Product, snapshot: Artifact, splits: Splits, golden: Sequence[Example]) -> CheckResult:
     """`no_leakage`: every way that we know for an answer to slip into the question, looked for.
 
-    Predictions stand before the cutoff; facts carry no outcome, no column that became known only after
-    the prediction, and nothing that foretells an outcome almost surely; splits follow each other in
+    Predictions stand before the cutoff; facts carry no outcome, no label of the answer, no column that became known
+    only after the prediction, and nothing that foretells an outcome almost surely; splits follow each other in
     time and share no entity and no question, with each other or with the golden sets. What people taught stands in
     `train` alone, at any time, and shares no wording with what is measured by.
     Empty splits are a problem, never a pass.
@@ -41,6 +42,7 @@ def check_leakage(product: Product, snapshot: Artifact, splits: Splits, golden: 
         *_shared(splits, golden),
         *_taught(splits, golden),
         *_outcomes_among_facts(everything),
+        *_labels_among_facts(product, everything),
         *_later_columns(product, snapshot, everything),
     ]
     return CheckResult(
@@ -129,6 +131,27 @@ def _outcomes_among_facts(examples: Sequence[Example]) -> Iterator[str]:
                     f"fact '{fact}' foretells outcome '{outcome}' almost surely ({strength}): it was probably made "
                     "from it. Remove the fact, or make it from rows known before the prediction."
                 )
+
+
+def _labels_among_facts(product: Product, examples: Sequence[Example]) -> Iterator[str]:
+    """Facts that are what the answer is to say. A level that an action policy makes of facts may be told as one."""
+    policy, fields = product.action_policy, product.spec.evaluation.fields
+    made = policy.field if policy else None
+    labels = [name for name, field in fields.items() if isinstance(field, LabelField) and name != made]
+    for fact in sorted({name for example in examples for name in example.facts}):
+        # An answer in plain text has no fields: the whole of it is what must not be told.
+        for label in labels if fields else [""]:
+            told = [(one.facts.get(fact), _said(one, label)) for one in examples]
+            if repeats(told):
+                answer = f"label '{label}'" if label else "the answer"
+                yield (
+                    f"fact '{fact}' repeats {answer}: the question holds what is to be learnt. "
+                    "Remove the fact, or make it from rows known before the prediction."
+                )
+
+
+def _said(example: Example, label: str) -> Any:
+    return example.answer if isinstance(example.answer, str) else example.answer.get(label)
 
 
 def _later_columns(product: Product, snapshot: Artifact, examples: Sequence[Example]) -> Iterator[str]:

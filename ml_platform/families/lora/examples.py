@@ -2,25 +2,22 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ml_platform.contracts.example import Example, FactValue
-from ml_platform.contracts.feature_spec import FeatureSpec
-from ml_platform.contracts.product import ExamplesSpec, TextField
+from ml_platform.contracts.example import Example
 from ml_platform.contracts.products import Product
 from ml_platform.errors import ContractError, MlPlatformError, SourceDataError
-from ml_platform.families.lora.templates import Template, nearest_hint
 from ml_platform.lineage.artifacts import Artifact
 from ml_platform.snapshots.extract import load_table, manifest_of
-from ml_platform.snapshots.spelling import plain, row_name, spoken
+from ml_platform.snapshots.spelling import plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Drawn", "ExamplesContext", "Join", "draw_examples", "feature_names", "plain"]
+__all__ = ["Drawn", "ExamplesContext", "Join", "draw_examples", "plain"]
 
 Join = Callable[["pd.DataFrame"], "pd.DataFrame"]
 """Rows of entity columns and `event_timestamp` in, the same rows with the features known at that moment out."""
@@ -98,7 +95,9 @@ def draw_examples(context: ExamplesContext) -> Drawn:
     spec = context.product.spec.examples
     if spec.hook:
         return Drawn(_by_hook(context, spec.hook), Counter())
-    drawn = _RowReader(context, spec).draw()
+    from ml_platform.families.lora.declared import declared_examples
+
+    drawn = declared_examples(context)
     return Drawn([*drawn.examples, *context.taught()], drawn.left_out)
 
 
@@ -118,130 +117,3 @@ def _by_hook(context: ExamplesContext, reference: str) -> list[Example]:
             f"hook {reference} of {context.product.name} returned a {type(strange).__name__}, expected only Examples."
         )
     return made
-
-
-class _RowReader:
-    """Makes examples from one source as product.yaml says; each row gives one example or a reason why not."""
-
-    def __init__(self, context: ExamplesContext, spec: ExamplesSpec) -> None:
-        self.context, self.spec = context, spec
-        product, source = context.product, spec.source or ""
-        self.where = f"{product.folder / 'product.yaml'}: examples"
-        if source not in product.spec.sources:
-            raise ContractError(
-                f"{self.where}.source: there is no source '{source}': {nearest_hint(source, [*product.spec.sources])}"
-            )
-        self.features = feature_names(product.features) if product.features else ()
-        own = tuple(product.spec.sources[source].columns)
-        self.columns = (*own, *self.features)
-        for key, named, known in (
-            ("entity", spec.entity, self.columns),
-            ("prediction_time", spec.prediction_time, own),
-            *(("facts", name, self.columns) for name in spec.facts),
-            *(("slices", name, self.columns) for name in spec.slices),
-        ):
-            if named is not None and named not in known:
-                hint = nearest_hint(named, known)
-                raise ContractError(f"{self.where}.{key}: there is no column '{named}': {hint}")
-        self.utterance = self._template("utterance", spec.utterance or "")
-        self.answer = self._answer_templates(spec.answer or "")
-
-    def draw(self) -> Drawn:
-        """Rows in the order of a hash until enough of them gave an example."""
-        key = self.context.product.spec.sources[self.spec.source or ""].key
-        rows = [
-            {str(name): plain(value) for name, value in row.items()}
-            for row in self._joined(self.context.table(self.spec.source or "")).to_dict("records")
-        ]
-        named = sorted(
-            ((row_name([row[column] for column in key]), row) for row in rows),
-            key=lambda pair: self.context.order(pair[0]),
-        )
-        examples: list[Example] = []
-        left_out: Counter[str] = Counter()
-        for name, row in named:
-            if len(examples) == self.context.max_examples:
-                left_out["beyond max_examples"] = len(rows) - len(examples) - left_out.total()
-                break
-            reason = self._reason_against(row)
-            if reason:
-                left_out[reason] += 1
-            else:
-                examples.append(self._example(name, row))
-        return Drawn(examples, left_out)
-
-    def _joined(self, frame: "pd.DataFrame") -> "pd.DataFrame":
-        """The table with its features as known at each row's prediction time, where the templates use any."""
-        templates = (*self.utterance.columns, *(name for one in self.answer.values() for name in one.columns))
-        if not set(self.features) & {*templates, *self.spec.facts, *self.spec.slices}:
-            return frame
-        time, features = self.spec.prediction_time, self.context.product.features
-        if time is None or features is None:
-            raise ContractError(
-                f"{self.where}: features need a prediction_time, the column that tells when the question is asked."
-            )
-        entity = sorted({column for view in features.views.values() for column in view.entity})
-        missing = [column for column in entity if column not in frame.columns]
-        if missing:
-            raise ContractError(
-                f"{self.where}: the features are about {', '.join(entity)}, but source '{self.spec.source}' has no "
-                f"column {', '.join(missing)}. Add it to the source, or name the entity of the view as the source does."
-            )
-        asked = frame[frame[time].notna()].reset_index(drop=True)
-        joined = self.context.join(asked[entity].assign(event_timestamp=asked[time]))
-        return asked.assign(**{name: joined[name].to_numpy() for name in self.features})
-
-    def _reason_against(self, row: Mapping[str, Any]) -> str:
-        if not self.utterance.text(row).strip():
-            return "empty utterance"
-        if self.spec.entity is not None and not spoken(row[self.spec.entity]).strip():
-            return f"empty {self.spec.entity}"
-        for name, template in self.answer.items():
-            if not template.text(row).strip():
-                return f"empty answer {name}".strip()
-        time = self.spec.prediction_time
-        if time is not None and row[time] is None:
-            return f"empty {time}"
-        if time is not None and row[time] >= self.context.cutoff:
-            return f"{time} after the cutoff"
-        return ""
-
-    def _example(self, name: str, row: Mapping[str, Any]) -> Example:
-        facts = {column: _fact(row[column]) for column in self.spec.facts}
-        return Example(
-            example_id=f"{self.spec.source}/{name}",
-            entity=spoken(row[self.spec.entity or ""]),
-            prediction_time=row[self.spec.prediction_time] if self.spec.prediction_time else None,
-            utterance=self.utterance.text(row),
-            facts=facts,
-            answer=self._answer(row, facts),
-            slices={column: spoken(row[column]) or "none" for column in self.spec.slices},
-        )
-
-    def _answer(self, row: Mapping[str, Any], facts: Mapping[str, FactValue]) -> dict[str, Any] | str:
-        if isinstance(self.spec.answer, str):
-            return self.answer[""].text(row)
-        fields, policy = self.context.product.spec.evaluation.fields, self.context.product.action_policy
-        found = {
-            name: template.text(row) if isinstance(fields.get(name), TextField) else template.value(row)
-            for name, template in self.answer.items()
-        }
-        if policy is not None and policy.field in fields and policy.field not in found:
-            found[policy.field] = policy.level(dict(facts))
-        return found
-
-    def _answer_templates(self, answer: Mapping[str, str] | str) -> dict[str, Template]:
-        fields = {"": answer} if isinstance(answer, str) else answer
-        return {name: self._template(f"answer.{name}".rstrip("."), text) for name, text in fields.items()}
-
-    def _template(self, key: str, text: str) -> Template:
-        return Template.parse(text, self.columns, f"{self.where}.{key}")
-
-
-def feature_names(features: FeatureSpec) -> tuple[str, ...]:
-    """Every feature of a product, in the order of features.yaml."""
-    return tuple(name for view in features.views.values() for name in (*view.aggregates, *view.columns))
-
-
-def _fact(value: Any) -> FactValue:
-    return value if value is None or isinstance(value, str | int | float | bool) else spoken(value)

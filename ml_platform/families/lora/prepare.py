@@ -14,7 +14,7 @@ from ml_platform.contracts.products import Product
 from ml_platform.contracts.progress import Progress, Reporter, silent
 from ml_platform.errors import SourceDataError
 from ml_platform.families.lora.examples import Drawn, ExamplesContext, Join, draw_examples
-from ml_platform.families.lora.golden import Golden, as_shown, golden_sha256, load_golden_sets, read_examples
+from ml_platform.families.lora.golden import Golden, as_shown, golden_sha256, load_golden_sets, parse_examples
 from ml_platform.families.lora.soundness import sound_examples
 from ml_platform.families.lora.taught import is_taught, set_aside_rows, with_taught
 from ml_platform.lineage.artifacts import Artifact, ArtifactStore
@@ -23,7 +23,7 @@ from ml_platform.snapshots.splits import question_sha256, split_examples
 
 KIND = "training_set"
 STAGE = "training set"
-_CODE = ("prepare.py", "examples.py", "golden.py", "soundness.py", "taught.py", "templates.py")
+_CODE = ("prepare.py", "examples.py", "declared.py", "golden.py", "soundness.py", "taught.py", "templates.py")
 
 
 def make_training_set(
@@ -62,7 +62,7 @@ def make_training_set(
 
 def load_examples(artifact: Artifact, name: str) -> list[Example]:
     """The examples of `train`, `validation`, `test` or `golden/<name>`, in the order of the file."""
-    return read_examples(artifact.file(f"{name}.jsonl"))
+    return parse_examples(artifact.text(f"{name}.jsonl"), str(artifact.file(f"{name}.jsonl")))
 
 
 def leakage_of(artifact: Artifact) -> CheckResult:

@@ -51,6 +51,12 @@ class Template:
         """The columns that it reads, in order."""
         return tuple(part.column for part in self.parts if isinstance(part, _Field))
 
+    def is_told_by(self, question: "Template", columns: Collection[str]) -> bool:
+        """Whether a question shows each of its fields: in the same format, or whole among `columns`."""
+        fields = [part for part in self.parts if isinstance(part, _Field)]
+        told = {*question.parts, *(_Field(column, "") for column in columns)}
+        return bool(fields) and told.issuperset(fields)
+
     def text(self, row: Mapping[str, Any]) -> str:
         """The text for a row; an empty cell gives nothing.
 

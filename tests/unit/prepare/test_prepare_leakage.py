@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ml_platform.errors import ContractError
 from ml_platform.families.lora.prepare import leakage_of
 from ml_platform.lineage.artifacts import Artifact
 
@@ -103,3 +104,65 @@ def test_two_rows_within_one_second_are_both_looked_at(prepare: Prepare) -> None
     assert sum(made.facts["counts"].values()) == 100
     (problem,) = leakage_of(made).problems
     assert problem.startswith("fact 'minutes' repeats rows.minutes")
+
+
+ASKED = {"id": "string", "at": "timestamp", "text": "string", "label": "string", "queue": "string"}
+
+
+def asked(number: int, **cells: Any) -> dict[str, Any]:
+    """A question whose label the column `queue` repeats."""
+    label = "abc"[number * 7 % 10 % 3]
+    at = (BEGINNING + timedelta(hours=number)).isoformat()
+    return {"id": f"r{number}", "at": at, "text": f"question {number}", "label": label, "queue": label} | cells
+
+
+@pytest.mark.parametrize("answer", [{"label": "{label}"}, {"label": "{label}/{queue}"}, "{label}"])
+@pytest.mark.parametrize(
+    "shown", [{"facts": ["label", "queue"]}, {"utterance": "{text} {label}{queue}"}, {"facts": ["queue", "label"]}]
+)
+def test_a_label_that_the_question_shows_is_refused(prepare: Prepare, answer: Any, shown: dict[str, Any]) -> None:
+    as_text = {"answer_format": "text", "fields": {}} if isinstance(answer, str) else {}
+    with pytest.raises(ContractError, match=r"examples\.answer.*: the question already shows 'label.*nothing to learn"):
+        prepare(
+            [asked(number) for number in range(60)],
+            source={"columns": ASKED},
+            examples={"answer": answer, **shown},
+            evaluation=as_text,
+        )
+
+
+@pytest.mark.parametrize(
+    ("examples", "evaluation"),
+    [
+        ({"facts": ["queue"], "answer": {"label": "{queue}/{label}"}}, {}),
+        ({"facts": ["at"], "answer": {"label": "{at:%A}"}}, {}),
+        ({"utterance": "{at:%d %B}", "answer": {"label": "{at:%m-%d}"}}, {}),
+        ({"facts": ["text"], "answer": {"label": "say {text}"}}, {"fields": {"label": {"kind": "text"}}}),
+        ({"facts": ["text"], "answer": "say {text}"}, {"answer_format": "text", "fields": {}}),
+    ],
+)
+def test_an_answer_that_says_more_or_otherwise_than_the_question_is_learnt(
+    prepare: Prepare, examples: dict[str, Any], evaluation: dict[str, Any]
+) -> None:
+    rows = [asked(number, queue=f"q{number % 5}") for number in range(60)]
+    assert leakage_of(prepare(rows, source={"columns": ASKED}, examples=examples, evaluation=evaluation)).passed
+
+
+@pytest.mark.parametrize(("answer", "called"), [({"label": "{label}"}, "label 'label'"), ("{label}", "the answer")])
+def test_a_fact_that_repeats_the_label_under_another_name_is_found(prepare: Prepare, answer: Any, called: str) -> None:
+    as_text = {"answer_format": "text", "fields": {}} if isinstance(answer, str) else {}
+    rows = [asked(number) for number in range(120)]
+    examples = {"answer": answer, "facts": ["queue"]}
+    (problem,) = leakage_of(prepare(rows, source={"columns": ASKED}, examples=examples, evaluation=as_text)).problems
+    assert problem.startswith(f"fact 'queue' repeats {called}: the question holds what is to be learnt")
+    fallible = [asked(number) | ({"queue": "d"} if number % 20 == 0 else {}) for number in range(120)]
+    assert leakage_of(prepare(fallible, source={"columns": ASKED}, examples=examples, evaluation=as_text)).passed, (
+        "a good feature that errs is none"
+    )
+
+
+def test_a_text_that_repeats_a_fact_is_grounded_and_no_leak(prepare: Prepare) -> None:
+    rows = [asked(number) for number in range(60)]
+    text = {"fields": {"label": {"kind": "text", "grounded": True}}}
+    made = prepare(rows, source={"columns": ASKED}, examples={"facts": ["queue"]}, evaluation=text)
+    assert leakage_of(made).passed
