@@ -143,8 +143,8 @@ def findings(crowd: Crowd, rules: MonitorPolicy) -> Findings:
         for release, (bad, n) in arms.items()
         if broken(limit, bad, n)
     )
-    shared = "Both arms suffer." if suffer_together(limit, crowd.window.production, crowd.window.canary) else None
-    return Findings(readings, (), breaches, shared)
+    together = suffer_together(limit, crowd.window.production, crowd.window.canary)
+    return Findings(readings, (), breaches, {limit.signal: "Both arms suffer."} if together else {})
 
 
 def note_others(outcome: Outcome, crowd: Crowd) -> None:

@@ -45,11 +45,11 @@ def assess_breaches(seen: Sequence[Seen], policy: MonitorPolicy, release_id: str
     return recent.breaches(release_id, now)
 
 
-def common_cause(seen: Sequence[Seen], policy: MonitorPolicy, now: datetime) -> str | None:
-    """The sentence of what makes both arms bad at `now`, which then is not the canary's fault; None for nothing."""
+def common_causes(seen: Sequence[Seen], policy: MonitorPolicy, now: datetime) -> dict[Signal, str]:
+    """What is bad in both arms at `now`, which then is not the canary's fault: a sentence for each such signal."""
     recent = Recent(policy)
     recent.add(seen)
-    return recent.common_cause(now)
+    return recent.common_causes(now)
 
 
 class Recent:
@@ -87,9 +87,10 @@ class Recent:
                 )
         return tuple(found)
 
-    def common_cause(self, now: datetime) -> str | None:
+    def common_causes(self, now: datetime) -> dict[Signal, str]:
         """What is bad in both arms at `now`, by a hard limit or by the most that a metric allows any release."""
         self._forget(now)
+        found: dict[Signal, str] = {}
         for limit in (*self._policy.hard_limits, *_softer(self._policy)):
             counts = {
                 arm: _bad_of([one for one in self._seen.values() if one.cohort is arm], limit, now) for arm in ARMS
@@ -97,8 +98,9 @@ class Recent:
             if suffer_together(limit, counts[Cohort.PRODUCTION], counts[Cohort.CANARY]):
                 told = " and ".join(f"{bad} of {answers} in {arm}" for arm, (bad, answers) in counts.items())
                 within = f"Within {limit.window_seconds:g} s"
-                return f"{within} {limit.signal} is bad in both arms, {told}: the cause is shared."
-        return None
+                said = f"{within} {limit.signal} is bad in both arms, {told}: the cause is shared."
+                found.setdefault(limit.signal, said)
+        return found
 
     def _forget(self, now: datetime) -> None:
         old = [key for key, one in self._seen.items() if now - one.answered_at > self._keep]

@@ -53,7 +53,7 @@ def _canary_harms(found: Situation) -> Decision | None:
     if found.shared:
         # Given that somebody had a bad answer, which arm he was in is a draw: that, what both suffer cannot distort.
         rates = {metric.metric for metric in found.policy.metrics if isinstance(metric, RateMetric)}
-        failed, broken = [reading for reading in failed if reading.metric in rates], []
+        failed = [reading for reading in failed if reading.metric in rates]
     if not failed and not broken:
         return None
     incident = f"canary {found.canary[:12]} did harm"
@@ -61,9 +61,10 @@ def _canary_harms(found: Situation) -> Decision | None:
 
 
 def _production_harms(found: Situation) -> Decision | None:
-    if found.production is None or found.shared:
+    if found.production is None:
         return None
-    failed, broken = _failed(found.findings.alone), found.broken_by(found.production)
+    # A running mean may be of what both suffer, and can wait for its end; a limit is excused by its own signal only.
+    failed, broken = [] if found.shared else _failed(found.findings.alone), found.broken_by(found.production)
     if not failed and not broken:
         return None
     reason, incident = _because(broken, failed), f"production {found.production[:12]} did harm"
@@ -88,9 +89,10 @@ def _no_further(found: Situation, reason: str, incident: str) -> Decision:
 
 
 def _both_suffer(found: Situation) -> Decision | None:
-    if found.shared is None:
+    if not found.shared:
         return None
-    reason = f"{found.shared} It is not the canary's fault: nothing moves."
+    ails = " ".join(sorted(found.shared.values()))
+    reason = f"{ails} It is not the canary's fault: nothing moves."
     waits = ("an end of what ails both arms",)
     return found.decided(Action.HOLD, reason, about=found.canary, waits=waits, incident="both arms are degraded")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ml_platform.contracts.deployment import DeploymentState
-from ml_platform.contracts.monitor_policy import MonitorPolicy
+from ml_platform.contracts.monitor_policy import MonitorPolicy, Signal
 from ml_platform.contracts.monitoring import Action, Breach, Decision, MetricReading
 from ml_platform.contracts.policy import CanaryPlan, SlotName
 from ml_platform.contracts.routing import Cohort
@@ -25,12 +25,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was seen: the canary against production, production alone, broken hard limits, and a common cause."""
+    """What was seen: the canary against production, production alone, broken hard limits, and what both arms suffer.
+
+    `common_causes` has a sentence for each signal that is bad in both arms.
+    """
 
     readings: Sequence[MetricReading] = ()
     alone: Sequence[MetricReading] = ()
     breaches: Sequence[Breach] = ()
-    common_cause: str | None = None
+    common_causes: Mapping[Signal, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,18 +88,22 @@ class Situation:
         return f"There were {self.past.moves_today} automatic moves within 24 hours, of {most} that a day may have."
 
     def broken_by(self, release_id: str | None) -> list[Breach]:
-        """The hard limits that a release broke."""
-        found = [breach for breach in self.findings.breaches if breach.release_id == release_id]
+        """The hard limits that a release broke by itself: what both arms suffer excuses no other signal."""
+        shared = self.shared
+        found = [breach for breach in self._breaches(release_id) if breach.signal not in shared]
         return sorted(found, key=lambda breach: breach.sentence)
 
     @property
-    def shared(self) -> str | None:
-        """What ails both arms, and so is nobody's fault."""
+    def shared(self) -> Mapping[Signal, str]:
+        """What ails both arms, and so is nobody's fault: a sentence for each signal that shows it."""
         if self.canary is None or self.production is None:
-            return None
-        canary, production = ({one.signal for one in self.broken_by(arm)} for arm in (self.canary, self.production))
-        both = ", ".join(sorted(canary & production))
-        return self.findings.common_cause or (f"Both arms broke the hard limit on {both}." if both else None)
+            return {}
+        canary, production = ({one.signal for one in self._breaches(arm)} for arm in (self.canary, self.production))
+        both = {signal: f"Both arms broke the hard limit on {signal}." for signal in canary & production}
+        return both | dict(self.findings.common_causes)
+
+    def _breaches(self, release_id: str | None) -> list[Breach]:
+        return [breach for breach in self.findings.breaches if breach.release_id == release_id]
 
     def decided(
         self, action: Action, reason: str, *, about: str | None, waits: Sequence[str] = (), incident: str | None = None

@@ -84,7 +84,7 @@ class Traffic:
                 alone=(self._stretches or self._tally).alone(alone) if production and alone else (),
             )
         recent = self._recent.get(Cohort.CANARY) if canary else None
-        shared = recent.common_cause(wall) if recent and production else None
+        shared = recent.common_causes(wall) if recent and production else {}
         breaches = (*self._broken(Cohort.CANARY, canary, wall), *self._broken(Cohort.PRODUCTION, production, wall))
         return Findings(self._known.readings, self._known.alone, breaches, shared)
 

@@ -6,6 +6,7 @@ import pytest
 
 from ml_platform.contracts.deployment import DeploymentState, ReleaseState
 from ml_platform.contracts.evidence import Verdict
+from ml_platform.contracts.monitor_policy import Signal
 from ml_platform.contracts.monitoring import Action
 from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.routing import Cohort
@@ -28,6 +29,7 @@ from tests.samples.decisions import (
     standing,
 )
 
+SHARED = {Signal.ERROR: "Both fail."}
 CASES: dict[str, tuple[DeploymentState, Findings, Past, Action]] = {
     "nothing serves": (standing(slots={}, canary_step=0, exposure=0.0), FINE, GOOD, Action.HOLD),
     "a canary that nothing speaks against goes up": (standing(), FINE, GOOD, Action.STEP_UP),
@@ -68,19 +70,47 @@ CASES: dict[str, tuple[DeploymentState, Findings, Past, Action]] = {
     ),
     "a common cause: nobody's fault": (
         standing(),
-        replace(FINE, breaches=(breach(CANARY),), common_cause="both are slow"),
+        replace(FINE, breaches=(breach(CANARY),), common_causes=SHARED),
         GOOD,
         Action.HOLD,
     ),
     "a common cause does not hide what randomization proves": (
         standing(),
-        replace(HARMFUL, common_cause="both are slow"),
+        replace(HARMFUL, common_causes=SHARED),
         GOOD,
         Action.ABORT,
     ),
     "a common cause may distort a mean": (
         standing(),
-        Findings(readings=(reading(Verdict.PASS), reading(Verdict.FAIL, "cost")), common_cause="both are slow"),
+        Findings(readings=(reading(Verdict.PASS), reading(Verdict.FAIL, "cost")), common_causes=SHARED),
+        GOOD,
+        Action.HOLD,
+    ),
+    "what both arms suffer excuses the canary no other signal": (
+        standing(),
+        replace(FINE, breaches=(breach(CANARY), breach(PRODUCTION), breach(CANARY, Signal.UNSAFE))),
+        GOOD,
+        Action.ABORT,
+    ),
+    "nor production": (
+        standing(),
+        replace(FINE, breaches=(breach(PRODUCTION, Signal.UNSAFE),), common_causes=SHARED),
+        GOOD,
+        Action.ROLL_BACK,
+    ),
+    "every signal may have a cause of its own": (
+        standing(),
+        replace(
+            FINE,
+            breaches=(breach(CANARY, Signal.UNSAFE), breach(PRODUCTION, Signal.UNSAFE), breach(CANARY)),
+            common_causes=SHARED,
+        ),
+        GOOD,
+        Action.HOLD,
+    ),
+    "production alone waits for the end of what both suffer": (
+        standing(),
+        replace(ALONE_BAD, common_causes=SHARED),
         GOOD,
         Action.HOLD,
     ),

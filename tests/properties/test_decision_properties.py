@@ -77,7 +77,8 @@ pasts = st.builds(
     signed_off=st.booleans(),
     rebased=st.booleans(),
 )
-findings = st.builds(Findings, readings=readings, breaches=breaches, common_cause=st.none() | st.just("both suffer"))
+causes = st.dictionaries(signals, st.just("both suffer"), max_size=2)
+findings = st.builds(Findings, readings=readings, breaches=breaches, common_causes=causes)
 
 
 @st.composite
@@ -148,7 +149,7 @@ def test_nothing_goes_forward_without_proof(state: DeploymentState, found: Findi
     assert set(by_name) == set(METRICS)
     assert not found.breaches
     assert state.frozen is None
-    assert found.common_cause is None
+    assert not found.common_causes
     assert all(past.users.get(arm, 0) >= 20 for arm in (Cohort.PRODUCTION, Cohort.CANARY))
     assert past.step_minutes is not None
     assert past.step_minutes >= 30

@@ -11,7 +11,7 @@ import pytest
 from ml_platform.contracts.monitor_policy import Signal
 from ml_platform.contracts.monitoring import Seen
 from ml_platform.contracts.routing import Cohort
-from ml_platform.release.assess import Recent, assess_breaches, broken, common_cause, suffer_together
+from ml_platform.release.assess import Recent, assess_breaches, broken, common_causes, suffer_together
 from tests.samples.monitoring import monitor_policy
 from tests.samples.seen import BEGIN, CANARY, PRODUCTION, make_seen
 
@@ -80,23 +80,38 @@ def test_answers_that_do_not_show_the_signal_are_no_good_ones() -> None:
 
 def test_nothing_seen_breaks_nothing_and_has_no_cause() -> None:
     assert assess_breaches([], POLICY, CANARY, NOW) == ()
-    assert common_cause([], POLICY, NOW) is None
+    assert common_causes([], POLICY, NOW) == {}
 
 
 def test_what_both_arms_suffer_has_a_common_cause_and_what_one_suffers_has_none() -> None:
     both = [*answers(True, 15, 10), *answers(False, 150, 100)]
-    sentence = common_cause(both, POLICY, NOW)
-    assert sentence is not None
+    found = common_causes(both, POLICY, NOW)
+    assert set(found) == {Signal.ERROR}
+    sentence = found[Signal.ERROR]
     assert "15 of 25 in canary" in sentence
     assert "150 of 250 in production" in sentence
-    assert common_cause([*answers(True, 15, 10), *answers(False, 0, 250)], POLICY, NOW) is None
-    assert common_cause([*answers(True, 0, 25), *answers(False, 150, 100)], POLICY, NOW) is None
+    assert common_causes([*answers(True, 15, 10), *answers(False, 0, 250)], POLICY, NOW) == {}
+    assert common_causes([*answers(True, 0, 25), *answers(False, 150, 100)], POLICY, NOW) == {}
+
+
+def test_each_signal_that_both_arms_suffer_is_named_and_no_other() -> None:
+    limits = [{"signal": one, "at_most": 0.3, "window_seconds": 60, "min_count": 20} for one in ("unsafe", "error")]
+    both = [*answers(True, 15, 10), *answers(False, 150, 100)]
+    for unsafe_in_production, shared in ((1.0, {Signal.ERROR, Signal.UNSAFE}), (0.0, {Signal.ERROR})):
+        seen = [
+            replace(
+                one,
+                signals={**one.signals, Signal.UNSAFE: 1.0 if one.cohort is Cohort.CANARY else unsafe_in_production},
+            )
+            for one in both
+        ]
+        assert set(common_causes(seen, monitor_policy(hard_limits=limits), NOW)) == shared
 
 
 def test_above_what_any_release_may_have_in_both_arms_is_a_common_cause_too() -> None:
     """A quarter of all answers: below the hard limit of 0.3, above error_rate's `at_most` of 0.2."""
-    assert common_cause([*answers(True, 7, 18), *answers(False, 70, 180)], POLICY, NOW) is not None
-    assert common_cause([*answers(True, 4, 21), *answers(False, 40, 210)], POLICY, NOW) is None
+    assert common_causes([*answers(True, 7, 18), *answers(False, 70, 180)], POLICY, NOW)
+    assert common_causes([*answers(True, 4, 21), *answers(False, 40, 210)], POLICY, NOW) == {}
 
 
 def test_one_user_who_asks_what_must_fail_takes_no_release_back() -> None:
@@ -120,7 +135,7 @@ def test_the_order_of_arrival_does_not_matter() -> None:
         recent = Recent(POLICY)
         for one in order:
             recent.add([one])
-        return recent.breaches(CANARY, NOW), recent.breaches(PRODUCTION, NOW), recent.common_cause(NOW)
+        return recent.breaches(CANARY, NOW), recent.breaches(PRODUCTION, NOW), recent.common_causes(NOW)
 
     assert outcome(seen) == outcome(seen[::-1]) == outcome([*seen, *seen])
 
