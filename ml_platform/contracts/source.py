@@ -1,7 +1,7 @@
 """Sources of a product: tables of the snapshot, and where they come from."""
 
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -61,6 +61,11 @@ class SourceSpec(Contract):
     def known_column(self) -> str | None:
         """The column that tells when a row became known; None for rows that always were."""
         return self.known_at or (None if self.known_ahead else self.event_time)
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """What rows say, and when each was known: what examples, features and leakage checks go by, as plain JSON."""
+        return self.model_dump(mode="json", include={"columns", "key", "event_time", "known_at", "known_ahead"})
 
 
 class Origin(StrEnum):

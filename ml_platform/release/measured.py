@@ -21,7 +21,8 @@ def require_measured(product: Product, training_set: Artifact, report: Artifact)
     """Raises IntegrityError, which names what differs, unless the report measured what the product would serve.
 
     Compared is what answers come of and the gates look at: prompt, evaluation (decoding is part of it), action policy,
-    features, the facts and the code that makes them, the longest question. What is in no recipe was not measured.
+    what rows of the sources mean, features, the facts and the code that makes them, the longest question. What is in no
+    recipe was not measured.
     The rest may change after the report, for the chain would measure the same again: promotion and monitor policy judge
     what was measured, and no gate looks at what guardrails block or at how questions are looked up and timed.
     """
@@ -41,6 +42,8 @@ def _measured_of(product: Product, training_set: Artifact, report: Artifact) -> 
     yield "prompt", asked.get("prompt_sha256"), product.prompt.sha256
     yield "evaluation", asked.get("evaluation"), spec.evaluation.model_dump(mode="json")
     yield "action policy", made.get("action_policy_sha256"), policy.sha256 if policy else None
+    meanings = {name: source.meaning for name, source in spec.sources.items()}
+    yield "meaning of the sources (columns, key, times)", made.get("sources"), meanings
     yield "features.yaml", made.get("features_sha256"), features.sha256 if features else None
     code = sources_sha256([_FEATURES], _FEATURES.parent) if features else None
     yield "code of the features", made.get("features_code_sha256"), code

@@ -80,6 +80,8 @@ def training_set_recipe(product: Product, snapshot: Artifact, golden: Golden, *,
     return {
         "product": product.name,
         "snapshot_sha256": snapshot.sha256,
+        # The same rows, known at other times, are other features and another verdict on leakage.
+        "sources": {name: source.meaning for name, source in spec.sources.items()},
         "examples": spec.examples.model_dump(mode="json"),
         "evaluation_fields": spec.evaluation.model_dump(mode="json", include={"answer_format", "fields"}),
         "seed": spec.training.seed,

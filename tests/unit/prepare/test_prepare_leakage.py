@@ -106,6 +106,21 @@ def test_two_rows_within_one_second_are_both_looked_at(prepare: Prepare) -> None
     assert problem.startswith("fact 'minutes' repeats rows.minutes")
 
 
+def test_when_rows_were_known_decides_though_the_snapshot_is_the_same(prepare: Prepare) -> None:
+    """All of them were known at the cutoff, whatever product.yaml says: the verdict of before must not be found."""
+    rows = [ticket(number, number) for number in range(100)]
+    nullable = ["closed", "resolution", "minutes", "resolved"]
+    source = {"columns": {"key": "integer", **COLUMNS}, "key": ["key"], "event_time": "opened", "nullable": nullable}
+    examples = {"entity": "key", "prediction_time": "opened", "facts": ["minutes"]}
+    before = prepare(rows, source=source, examples=examples)
+    after = prepare(rows, source={**source, "known_at": "closed"}, examples=examples)
+    assert after.facts["snapshot_sha256"] == before.facts["snapshot_sha256"]
+    assert (leakage_of(before).passed, leakage_of(after).passed) == (True, False)
+    assert prepare(rows, source={**source, "max_bad_share": 0.5}, examples=examples).reused, (
+        "no row means anything else"
+    )
+
+
 ASKED = {"id": "string", "at": "timestamp", "text": "string", "label": "string", "queue": "string"}
 
 
