@@ -20,16 +20,16 @@ DECISION, SEEN = "decision.json", "seen.jsonl.gz"
 
 
 def keep_decision(
-    store: ArtifactStore, decision: Decision, seen: Iterable[Seen], policy: MonitorPolicy | None = None
+    store: ArtifactStore, decision: Decision, seen: Iterable[Seen], policies: Iterable[MonitorPolicy] = ()
 ) -> str:
-    """Keeps a decision with every answer that it was made on, and the policy that it was made by; returns the digest.
+    """Keeps a decision with every answer that it was made on, and the policies that it was made by; returns the digest.
 
     The answers' order does not matter, and of one that came several times the last counts. Kept again, it is the same.
     Raises StorageError when it cannot be stored: a decision that nobody could check is not to be carried out.
     """
     last = {one.response_id: one for one in seen}
     lines = b"".join(_line(last[name]) for name in sorted(last))
-    if policy is not None:
+    for policy in policies:
         keep_content(store, policy)
 
     def build(folder: Path) -> dict[str, Any]:

@@ -16,11 +16,18 @@ class Plan:
     """What was promised before: the steps of the canary, None without one, and the policy that judges.
 
     The policy is the canary's while one is open, else production's; None where that cannot be read, which says why.
+    `production` judges production by itself, beside a canary too; None for what it is judged by without one.
     """
 
     canary: CanaryPlan | None
     policy: MonitorPolicy | None
     unreadable: str = ""
+    production: MonitorPolicy | None = None
+
+    @property
+    def judges(self) -> tuple[MonitorPolicy, ...]:
+        """Every policy that has a say."""
+        return tuple(one for one in (self.policy, self.production) if one is not None)
 
 
 @dataclass(frozen=True)
@@ -108,8 +115,9 @@ class Situation:
     def decided(
         self, action: Action, reason: str, *, about: str | None, waits: Sequence[str] = (), incident: str | None = None
     ) -> Decision:
-        """The decision, with everything that it rests on."""
-        findings = self.findings
+        """The decision, with everything that it rests on: what is done with production, on what it shows by itself."""
+        findings, compared = self.findings, self.canary is not None and about == self.canary
+        policy = self.policy if compared else self.plan.production or self.policy
         return Decision(
             product=self.state.product,
             action=action,
@@ -118,8 +126,8 @@ class Situation:
             epoch=self.state.epoch,
             at=self.now,
             waits_for=tuple(waits),
-            readings=tuple(findings.readings if self.canary else findings.alone),
+            readings=tuple(findings.readings if compared else findings.alone),
             breaches=tuple(sorted(findings.breaches, key=lambda one: (one.release_id, one.sentence))),
             incident=incident,
-            monitor_policy_sha256=self.policy.sha256,
+            monitor_policy_sha256=policy.sha256,
         )

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ml_platform.contracts.events import Event
-from ml_platform.contracts.monitor_policy import MonitorPolicy
 from ml_platform.contracts.policy import CanaryPlan, SlotName
 from ml_platform.lineage.replay import Replay
 from ml_platform.monitoring.observations import Feed
@@ -26,7 +25,6 @@ class Subject:
 
     name: tuple[int, str | None]
     plan: Plan
-    judge: MonitorPolicy | None
     traffic: Traffic
     feed: Feed
     again: Callable[[], Feed]
@@ -56,8 +54,7 @@ def subject_of(replay: Replay, policies: MonitorPolicies, open_feed: OpenFeed) -
         since, stretches = max(since, counts_since(wall, stretch)), Stretches(max(served, base_epoch), stretch, wall)
     return Subject(
         name=name_of(replay),
-        plan=Plan(_plan_of(replay), judging.policy, judging.why),
-        judge=judging.policy,
+        plan=Plan(_plan_of(replay), judging.policy, judging.why, production.policy),
         traffic=Traffic(base_epoch, canary.policy, production.policy, served, stretches),
         feed=open_feed(age, since),
         again=lambda: open_feed(age, since),

@@ -201,12 +201,12 @@ class Watch:
 
     def _kept(self, decision: Decision) -> str | None:
         """The digest of what the decision used, kept. What stops is not kept waiting by a store that fails or hangs."""
-        judge = self._subject.judge if self._subject else None
+        judges = self._subject.plan.judges if self._subject else ()
         used = tuple(self._used(decision.action))  # a store that hangs looks at them while others come
         if decision.action in FORWARD:
-            return keep_decision(self.store, decision, used, judge)
+            return keep_decision(self.store, decision, used, judges)
         try:
-            return self._aside.do(lambda: keep_decision(self.store, decision, used, judge), seconds=KEPT_WITHIN_S)
+            return self._aside.do(lambda: keep_decision(self.store, decision, used, judges), seconds=KEPT_WITHIN_S)
         except Exception as error:  # noqa: BLE001 - whatever it is, users are harmed while it stands in the way
             told = str(error) if isinstance(error, MlPlatformError) else repr(error)
             logger.error("%s: what %s was decided on is not kept: %s", self.product, decision.action, told)  # noqa: TRY400

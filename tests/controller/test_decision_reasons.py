@@ -9,8 +9,9 @@ from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.monitor_policy import MonitorPolicy, Signal
 from ml_platform.contracts.monitoring import Action
 from ml_platform.release.decide import decide
-from ml_platform.release.situation import Findings, Plan
+from ml_platform.release.situation import Findings, Past, Plan
 from tests.samples.decisions import (
+    ALONE_BAD,
     CANARY,
     COST,
     ERRORS,
@@ -20,6 +21,7 @@ from tests.samples.decisions import (
     NOW,
     PLAN,
     POLICY,
+    PRODUCTION,
     STEPS,
     UNSURE,
     breach,
@@ -93,3 +95,24 @@ def test_without_a_policy_nothing_moves_and_the_reason_is_told() -> None:
 def test_the_policy_that_judged_is_named() -> None:
     policy: MonitorPolicy = POLICY
     assert decide(PLAN, standing(), FINE, GOOD, NOW).monitor_policy_sha256 == policy.sha256
+
+
+@pytest.mark.parametrize(
+    ("state", "past", "action"),
+    [
+        ({}, GOOD, Action.ROLL_BACK),
+        ({}, replace(GOOD, since_rollback=1), Action.FREEZE),
+        ({"frozen": "why"}, replace(GOOD, since_rollback=1), Action.HOLD),
+        ({"last_good": None}, GOOD, Action.HOLD),
+    ],
+)
+def test_beside_a_canary_what_is_done_with_production_has_its_own_numbers(
+    state: dict[str, Any], past: Past, action: Action
+) -> None:
+    """Not those of the canary against it, and the policy that judged production is the one that is named."""
+    alone, own = ALONE_BAD.alone, monitor_policy(version="9.9.9", metrics=[ERRORS, COST])
+    decision = decide(replace(PLAN, production=own), standing(**state), replace(FINE, alone=alone), past, NOW)
+    assert (decision.action, decision.release_id) == (action, PRODUCTION)
+    assert decision.readings == alone
+    assert decision.monitor_policy_sha256 == own.sha256
+    assert decide(replace(PLAN, production=own), standing(), FINE, GOOD, NOW).monitor_policy_sha256 == POLICY.sha256

@@ -142,6 +142,10 @@ def test_beside_a_canary_a_release_is_not_blamed_for_the_answers_of_the_one_befo
     world.answer(200, errors=0.95)
     decision = world.look(loop).decision
     assert (decision.action, decision.release_id) == (Action.ROLL_BACK, bad)
+    (recorded,) = world.events("decision_recorded")[-1]["decision"]["readings"]
+    assert (recorded["verdict"], recorded["canary"]) == ("FAIL", None)
+    (page,) = world.home.incidents.rglob("*.md")
+    assert "after the first bad answer that counted" in page.read_text("utf-8")
     assert slots(world)[SlotName.PRODUCTION] == good
     for new in (0, 50):
         world.answer(new)

@@ -61,10 +61,12 @@ def test_a_decision_on_nothing_is_kept_as_well(store: LocalArtifactStore) -> Non
     assert load_kept(store, keep_decision(store, DECISION_MADE, ())) == (DECISION_MADE, ())
 
 
-def test_the_policy_that_it_was_made_by_is_kept_too(store: LocalArtifactStore) -> None:
+def test_the_policies_that_it_was_made_by_are_kept_too(store: LocalArtifactStore) -> None:
     policy = monitor_policy()
-    keep_decision(store, DECISION_MADE, (), policy)
+    other = policy.model_copy(update={"version": "2.0.0"})
+    keep_decision(store, DECISION_MADE, (), (policy, other))
     assert find_content(store, MonitorPolicy, policy.sha256) == policy
+    assert find_content(store, MonitorPolicy, other.sha256) == other
 
 
 @pytest.mark.parametrize("name", [DECISION, SEEN])
