@@ -27,6 +27,7 @@ from ml_platform.lineage.artifacts import Artifact, ArtifactStore
 
 ANSWERS = "answers.jsonl"
 LATENCIES = "latencies.json"
+_CODE = ("adapter_files", "adapter_weights", "decoder", "encode", "hardware", "memory", "predict", "prepacked")
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,20 @@ def open_lora(home: Home) -> OpenPredictor:
     opened: dict[str, AnswersQuestions] = {}
 
     def open_predictor(model: Model) -> AnswersQuestions:
+        from ml_platform.families.lora.adapter_files import CONFIG, WEIGHTS, AdapterFiles
         from ml_platform.families.lora.base_model import open_base
         from ml_platform.families.lora.predict import Predictor
 
         key = json.dumps(model.identity, sort_keys=True)
         if key not in opened:
             opened.clear()
-            adapter = model.adapter.path / "adapter" if model.adapter else None
-            opened[key] = Predictor(open_base(model.base_model, model.base_sha256, home), adapter)
+            base, adapter = open_base(model.base_model, model.base_sha256, home), None
+            if model.adapter is not None:
+                read = model.adapter.read
+                adapter = AdapterFiles(
+                    f"{model.adapter.path}/adapter", read(f"adapter/{CONFIG}"), read(f"adapter/{WEIGHTS}")
+                )
+            opened[key] = Predictor(base, adapter)
         return opened[key]
 
     return open_predictor
@@ -159,13 +166,13 @@ def time_requests(
 
 def load_answers(artifact: Artifact) -> tuple[GeneratedAnswer, ...]:
     """The answers of an artifact that `generate_answers` made."""
-    lines = artifact.file(ANSWERS).read_text(encoding="utf-8").split("\n")
+    lines = artifact.text(ANSWERS).split("\n")
     return tuple(GeneratedAnswer.parse(json.loads(line), where=ANSWERS) for line in lines if line)
 
 
 def load_latencies(artifact: Artifact) -> tuple[float, ...]:
     """The latencies of an artifact that `time_requests` made, in milliseconds."""
-    return tuple(json.loads(artifact.file(LATENCIES).read_bytes()))
+    return tuple(json.loads(artifact.read(LATENCIES)))
 
 
 def describe_machine() -> dict[str, str]:
@@ -188,7 +195,7 @@ def generation_code_sha256() -> str:
     """The digest of the modules that decide what a model says to an item."""
     package = Path(ml_platform.__file__).parent
     family = package / "families" / "lora"
-    files = [family / f"{name}.py" for name in ("decoder", "encode", "hardware", "memory", "predict", "prepacked")]
+    files = [family / f"{name}.py" for name in _CODE]
     return sources_sha256([*files, package / "evaluation" / "generation.py"], package)
 
 

@@ -77,6 +77,8 @@ BAD = {
     "only one of lora_A and lora_B": {"weights": lose_one},
     "lacks the weights of": {"weights": lose_a_layer},
     "expected weights of a LoRA": {"weights": add_a_head},
+    "holds weights of model.layers.0.self_attn.v_proj and 3 more layers": {"config": {"target_modules": ["q_proj"]}},
+    "exclude_modules is": {"config": {"exclude_modules": ["v_proj"]}},
     "was trained on other@": {"config": {"base_model_name_or_path": "other@" + "0" * 64}},
     "use_dora is True": {"config": {"use_dora": True}},
     "peft_type is 'IA3'": {"config": {"peft_type": "IA3"}},

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from ml_platform.contracts.report import Decoding
+from ml_platform.families.lora.adapter_files import AdapterFiles
 from ml_platform.families.lora.predict import Predictor
 from ml_platform.serving.deadline import Deadline
 from ml_platform.serving.engine_client import EngineClient
@@ -28,7 +29,7 @@ def expected(world):
     """By model: the answers of evaluation's predictor, with the adapter merged."""
     folders = {world.base.name: None} | {adapter.name: adapter.path for adapter in world.adapters}
     return {
-        name: Predictor(world.base, folder, threads=1).generate(CONVERSATIONS, DECODING)
+        name: Predictor(world.base, folder and AdapterFiles.read(folder), threads=1).generate(CONVERSATIONS, DECODING)
         for name, folder in folders.items()
     }
 

@@ -1,14 +1,20 @@
 """The predictor: greedy answers as transformers would give them, whatever else is in the batch."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.report import Decoding
-from ml_platform.errors import ContractError
+from ml_platform.errors import ContractError, SourceDataError
 from ml_platform.families.lora import predict
+from ml_platform.families.lora.adapter_files import CONFIG, WEIGHTS, AdapterFiles
+from ml_platform.families.lora.adapter_weights import merge_adapter, read_adapter
 from ml_platform.families.lora.encode import encode_prompt
 from ml_platform.families.lora.predict import Predictor
 from ml_platform.families.lora.prompt import messages
@@ -24,7 +30,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def adapter(base, tmp_path_factory):
-    """An adapter with random weights that change most answers."""
+    """The folder of an adapter with random weights that change most answers."""
     torch.manual_seed(3)
     model = AutoModelForCausalLM.from_pretrained(base.path)
     tuned = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj"]))
@@ -67,7 +73,9 @@ def oracle(base, adapter, conversations):
 def test_answers_are_those_of_transformers_generate(base, adapter, conversations, batch_size, with_adapter):
     folder = adapter if with_adapter else None
 
-    found = Predictor(base, folder, threads=1).generate(conversations, decoding(batch_size))
+    found = Predictor(base, folder and AdapterFiles.read(folder), threads=1).generate(
+        conversations, decoding(batch_size)
+    )
 
     assert [(one.text, one.tokens_in, one.tokens_out) for one in found] == oracle(base, folder, conversations)
 
@@ -78,21 +86,95 @@ def test_a_long_conversation_among_short_ones_changes_none_of_them(base, adapter
     monkeypatch.setattr(predict, "MEMORY_BYTES", 3 * 700 * 4 * 2 * 2 * 8 * 4)
     monkeypatch.setattr(predict, "READ_TOKENS", 300)
 
-    found = Predictor(base, adapter, threads=1).generate(mixed, decoding(8))
+    found = Predictor(base, AdapterFiles.read(adapter), threads=1).generate(mixed, decoding(8))
 
     assert [(one.text, one.tokens_in, one.tokens_out) for one in found] == oracle(base, adapter, mixed)
 
 
+def changed(adapter, folder, config, keep=None):
+    """The adapter again, with another configuration and only some of its tensors."""
+    shutil.copytree(adapter, folder)
+    (folder / CONFIG).write_text(json.dumps(json.loads((adapter / CONFIG).read_text()) | config))
+    tensors = load_file(adapter / WEIGHTS)
+    save_file({name: tensor for name, tensor in tensors.items() if keep is None or keep(name)}, folder / WEIGHTS)
+    return folder
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("config", "keep"),
+    [
+        ({}, None),
+        ({"use_rslora": True, "lora_alpha": 5}, None),
+        ({"layers_to_transform": [2, 3], "lora_alpha": 3}, lambda name: ".layers.2." in name or ".layers.3." in name),
+        ({"layers_to_transform": 1}, lambda name: ".layers.1." in name),
+        (
+            {"layers_to_transform": [1], "target_modules": ["model.layers.0.self_attn.q_proj"]},
+            lambda n: "0.self" in n and "q_" in n,
+        ),
+    ],
+)
+def test_merged_weights_are_those_of_peft_to_the_bit(base, adapter, tmp_path, config, keep, dtype):
+    folder = changed(adapter, tmp_path / "changed", config, keep)
+    ours, theirs = (AutoModelForCausalLM.from_pretrained(base.path, dtype=dtype) for _ in range(2))
+
+    merge_adapter(AdapterFiles.read(folder), base, ours)
+    theirs = PeftModel.from_pretrained(theirs, folder).merge_and_unload()
+
+    expected = theirs.state_dict()
+    assert ours.state_dict().keys() == expected.keys()
+    assert all(torch.equal(weight, expected[name]) for name, weight in ours.state_dict().items())
+
+
+UNCLEAR = {
+    "holds weights of model.layers.0.mlp.up_proj and 7 more layers": {"target_modules": ["q_proj"]},
+    "holds weights of model.layers.0.mlp.up_proj and 8 more layers": {"layers_to_transform": [3]},
+    "target_modules is 'q_proj'": {"target_modules": "q_proj"},
+    "target_modules is \\[\\]": {"target_modules": []},
+    "layers_to_transform is 'all'": {"layers_to_transform": "all"},
+    "layers_pattern is": {"layers_pattern": ["blocks"]},
+    "exclude_modules is": {"exclude_modules": ["v_proj"]},
+    "kasa_config is": {"kasa_config": {"beta": 1.0}},
+    "use_bdlora is": {"use_bdlora": {"nblocks": 2}},
+    "a_field_of_a_later_peft is": {"a_field_of_a_later_peft": 1},
+}
+
+
+@pytest.mark.parametrize("told", UNCLEAR)
+def test_an_adapter_that_peft_and_the_engine_understand_differently_is_neither_measured_nor_served(
+    base, adapter, tmp_path, told
+):
+    folder = changed(adapter, tmp_path / "changed", UNCLEAR[told])
+
+    with pytest.raises(SourceDataError, match=told):
+        Predictor(base, AdapterFiles.read(folder), threads=1)
+    with pytest.raises(SourceDataError, match=told):
+        read_adapter(folder, base, AutoModelForCausalLM.from_pretrained(base.path))
+
+
+def test_an_adapter_of_the_layer_that_gives_the_logits_is_refused_for_its_weights_are_the_embeddings(
+    base, adapter, tmp_path
+):
+    folder = changed(adapter, tmp_path / "changed", {"target_modules": ["lm_head"]})
+    save_file(
+        {f"base_model.model.lm_head.lora_{letter}.weight": torch.zeros(4, 4) for letter in "AB"}, folder / WEIGHTS
+    )
+
+    with pytest.raises(SourceDataError, match="lm_head is no linear layer"):
+        Predictor(base, AdapterFiles.read(folder), threads=1)
+
+
 def test_the_adapter_changes_answers(base, adapter, conversations):
     bare, tuned = (
-        Predictor(base, folder, threads=1).generate(conversations, decoding(8)) for folder in (None, adapter)
+        Predictor(base, files, threads=1).generate(conversations, decoding(8))
+        for files in (None, AdapterFiles.read(adapter))
     )
 
     assert bare != tuned
 
 
 def test_an_answer_stands_where_its_question_stood(base, adapter, conversations):
-    predictor = Predictor(base, adapter, threads=1)
+    predictor = Predictor(base, AdapterFiles.read(adapter), threads=1)
 
     forward = predictor.generate(conversations, decoding(4))
     backward = predictor.generate(conversations[::-1], decoding(4))
@@ -101,7 +183,7 @@ def test_an_answer_stands_where_its_question_stood(base, adapter, conversations)
 
 
 def test_an_answer_ends_at_its_end_of_turn_or_is_marked_as_cut(base, adapter, conversations):
-    found = Predictor(base, adapter, threads=1).generate(conversations, decoding(8, limit=5))
+    found = Predictor(base, AdapterFiles.read(adapter), threads=1).generate(conversations, decoding(8, limit=5))
 
     assert all(one.tokens_out <= 5 for one in found)
     assert all(one.finished or one.tokens_out == 5 for one in found)

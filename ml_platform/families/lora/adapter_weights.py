@@ -1,35 +1,17 @@
-"""Adapters as they are read for serving: safetensors only, and every weight checked against the base model."""
+"""The weights of adapters: every one checked against the base model, the same for evaluation as for serving.
 
-import json
-import math
-from collections.abc import Mapping
+Evaluation merges them into the model, the engine holds them beside it. Both take them from here: with a reader of its
+own, evaluation would measure another model than the one that serves, wherever the two understand a file differently.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_platform.contracts.canonical import bytes_sha256
 from ml_platform.errors import SourceDataError
+from ml_platform.families.lora.adapter_files import CONFIG, WEIGHTS, AdapterConfig, AdapterFiles
 from ml_platform.families.lora.base_model import BaseModel
-
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-PLAIN: dict[str, tuple[Any, ...]] = {
-    "peft_type": ("LORA",),
-    "bias": ("none", None),
-    "use_dora": (False, None),
-    "lora_bias": (False, None),
-    "fan_in_fan_out": (False, None),
-    "modules_to_save": (None, []),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "layer_replication": (None, []),
-    "target_parameters": (None, []),
-    "trainable_token_indices": (None, []),
-    "alora_invocation_tokens": (None, []),
-    "use_qalora": (False, None),
-    "init_lora_weights": (True, False, "gaussian", "orthogonal"),
-}
-"""What a plain LoRA says; anything else would need arithmetic that is not done here."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,130 +25,110 @@ class AdapterWeights:
     layers: Mapping[str, tuple[Any, Any]]
 
 
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """A linear layer of the base model with A [rank, in] and B [out, rank] as the file has them."""
+
+    name: str
+    linear: Any
+    down: Any
+    up: Any
+
+
 def read_adapter(folder: Path, base: BaseModel, model: Any) -> AdapterWeights:
     """The adapter in a folder as peft writes it, each of its two files read once.
 
     Raises SourceDataError for whatever is missing, torn, not finite, not plain LoRA or not for this base model.
     """
-    configuration = _read_bytes(folder, CONFIG)
-    config = _parse_config(folder, configuration, base)
-    data = _read_bytes(folder, WEIGHTS)
-    found = _parse(folder, data)
+    files = AdapterFiles.read(folder)
+    config = AdapterConfig.parse(files, base)
     layers = {}
-    linear = _linear_layers(model)
-    for name in sorted({key.rpartition(".lora_")[0] for key in found}):
-        layers[name] = _checked(folder, name, found, linear, config)
-    _require_all(folder, layers, linear, config)
-    return AdapterWeights({CONFIG: bytes_sha256(configuration), WEIGHTS: bytes_sha256(data)}, layers)
+    for layer in _checked_layers(files, config, model):
+        weight = layer.linear.weight
+        down, up = layer.down.to(weight.device, weight.dtype), layer.up.t().to(weight.device, weight.dtype)
+        layers[layer.name] = pair = down, up * config.scale
+        _require_finite(f"{files.where}/{WEIGHTS}: {layer.name}", *pair)
+    return AdapterWeights(files.sha256, layers)
 
 
-def _parse_config(folder: Path, data: bytes, base: BaseModel) -> dict[str, Any]:
-    try:
-        config = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise SourceDataError(f"{folder / CONFIG} is no JSON: {error}. Write the adapter again.") from None
-    if not isinstance(config, dict):
-        raise SourceDataError(f"{folder / CONFIG} holds no JSON object. Write the adapter again.")
-    for field, allowed in PLAIN.items():
-        if config.get(field, allowed[0]) not in allowed:
+def merge_adapter(files: AdapterFiles, base: BaseModel, model: Any) -> None:
+    """Adds each layer's `B A`, scaled, to the model's weights: number for number what peft's merging gives.
+
+    Raises SourceDataError as `read_adapter` does; the model may be half merged then.
+    """
+    config = AdapterConfig.parse(files, base)
+    for layer in _checked_layers(files, config, model):
+        down, up = layer.down.float(), layer.up.float()
+        _require_finite(f"{files.where}/{WEIGHTS}: {layer.name}", down, up * config.scale)
+        layer.linear.weight.data += (up @ down) * config.scale
+
+
+def _checked_layers(files: AdapterFiles, config: AdapterConfig, model: Any) -> Iterator[_Layer]:
+    """The layers of the file, which are exactly those that the configuration names."""
+    where, found, linear = f"{files.where}/{WEIGHTS}", _parse(files), _linear_layers(model)
+    names = {key.rpartition(".lora_")[0] for key in found}
+    for name in sorted(names):
+        if name not in linear:
             raise SourceDataError(
-                f"{folder / CONFIG}: {field} is {config[field]!r}, expected {allowed[0]!r}. "
-                "The engine serves plain LoRA."
+                f"{where}: {name} is no linear layer of the base model. Load it in the engine of its own base."
             )
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise SourceDataError(f"{folder / CONFIG}: r is {rank!r} and lora_alpha {alpha!r}, expected two numbers.")
-    named = str(config.get("base_model_name_or_path", ""))
-    digest = named.rpartition("@")[2] if "@" in named else named.rpartition("/")[2]
-    if len(digest) == len(base.sha256) and _is_hexadecimal(digest) and digest != base.sha256:
+    expected = {name for name in linear if config.names(name)}
+    if missing := sorted(expected - names):
         raise SourceDataError(
-            f"{folder}: the adapter was trained on {named}, this engine serves {base.reference}. "
-            "Load it in the engine of its own base model."
+            f"{where} lacks the weights of {missing[0]} and {len(missing) - 1} more layers that "
+            f"{CONFIG} names. Write the adapter again."
         )
-    return config
-
-
-def _is_hexadecimal(text: str) -> bool:
-    return all(character in "0123456789abcdef" for character in text)
-
-
-def _read_bytes(folder: Path, name: str) -> bytes:
-    try:
-        return (folder / name).read_bytes()
-    except FileNotFoundError:
-        pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for path in folder.glob(pattern))
-        found = f"has {', '.join(pickled)}, which can run code when it is loaded, and" if pickled else "has"
+    if unnamed := sorted(names - expected):
         raise SourceDataError(
-            f"{folder} {found} no {name}. Name the folder of an adapter as peft writes it, with safetensors."
-        ) from None
-    except OSError as error:
-        raise SourceDataError(f"{folder / name} cannot be read: {error.strerror}. Write the adapter again.") from None
+            f"{where} holds weights of {unnamed[0]} and {len(unnamed) - 1} more layers that {CONFIG} does not name: "
+            "peft would leave them out, and what others measured would not be what is served. Write the adapter again."
+        )
+    for name in sorted(names):
+        yield _checked(f"{where}: {name}", name, found, linear[name], config.rank)
 
 
-def _parse(folder: Path, data: bytes) -> dict[str, Any]:
+def _parse(files: AdapterFiles) -> dict[str, Any]:
     """The tensors by the names of the base model's layers: `model.layers.0.mlp.up_proj.lora_A.weight`."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    where = f"{files.where}/{WEIGHTS}"
     try:
-        tensors = load(data)
+        tensors = load(files.weights)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise SourceDataError(f"{folder / WEIGHTS} is no safetensors file: {error}. Write the adapter again.") from None
-    prefix = "base_model.model."
-    odd = [name for name in tensors if not name.startswith(prefix) or ".lora_" not in name]
+        raise SourceDataError(f"{where} is no safetensors file: {error}. Write the adapter again.") from None
+    prefix, ends = "base_model.model.", (".lora_A.weight", ".lora_B.weight")
+    odd = [name for name in tensors if not name.startswith(prefix) or not name.endswith(ends)]
     if odd or not tensors:
-        raise SourceDataError(f"{folder / WEIGHTS} holds {odd[0] if odd else 'nothing'}, expected weights of a LoRA.")
+        raise SourceDataError(f"{where} holds {odd[0] if odd else 'nothing'}, expected weights of a LoRA.")
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def _linear_layers(model: Any) -> dict[str, Any]:
+    """All but the one that gives the logits: its weights are the embedding's in many models, which peft changes too."""
     import torch
 
-    return {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    last = model.get_output_embeddings()
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not last
+    }
 
 
-def _checked(
-    folder: Path, name: str, found: Mapping[str, Any], linear: Mapping[str, Any], config: Mapping[str, Any]
-) -> tuple[Any, Any]:
-    """A and B' of a layer, on the model's device, in its dtype, scaled."""
-    where = f"{folder / WEIGHTS}: {name}"
-    if name not in linear:
-        raise SourceDataError(f"{where} is no linear layer of the base model. Load it in the engine of its own base.")
+def _checked(where: str, name: str, found: Mapping[str, Any], linear: Any, rank: int) -> _Layer:
     down, up = (found.get(f"{name}.lora_{letter}.weight") for letter in "AB")
     if down is None or up is None:
         raise SourceDataError(f"{where} has only one of lora_A and lora_B. Write the adapter again.")
-    weight, rank = linear[name].weight, config["r"]
-    shapes = ((rank, weight.shape[1]), (weight.shape[0], rank))
+    shapes = ((rank, linear.weight.shape[1]), (linear.weight.shape[0], rank))
     if (tuple(down.shape), tuple(up.shape)) != shapes:
         raise SourceDataError(
             f"{where} has the shapes {tuple(down.shape)} and {tuple(up.shape)}, expected {shapes[0]} and {shapes[1]} "
             "by the base model and the rank r. Load it in the engine of its own base."
         )
-    scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    pair = down.to(weight.device, weight.dtype), up.t().to(weight.device, weight.dtype) * scale
-    if not all(bool(half.isfinite().all()) for half in pair):
+    return _Layer(name, linear, down, up)
+
+
+def _require_finite(where: str, *halves: Any) -> None:
+    if not all(bool(half.isfinite().all()) for half in halves):
         raise SourceDataError(f"{where} holds numbers that are not finite. The training of this adapter failed.")
-    return pair
-
-
-def _require_all(folder: Path, layers: Mapping[str, Any], linear: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Every layer that the configuration names has its weights: a file that lost some would answer, but otherwise."""
-    targets, chosen = config.get("target_modules"), config.get("layers_to_transform")
-    if not isinstance(targets, list):
-        return
-    numbers = chosen if isinstance(chosen, list) else None if chosen is None else [chosen]
-    expected = {
-        name
-        for name in linear
-        if name.rpartition(".")[2] in targets and (numbers is None or _layer_number(name) in numbers)
-    }
-    if missing := sorted(expected - layers.keys()):
-        raise SourceDataError(
-            f"{folder / WEIGHTS} lacks the weights of {missing[0]} and {len(missing) - 1} more layers that "
-            f"{CONFIG} names. Write the adapter again."
-        )
-
-
-def _layer_number(name: str) -> int | None:
-    """13 of `model.layers.13.mlp.up_proj`."""
-    return next((int(part) for part in name.split(".") if part.isdigit()), None)

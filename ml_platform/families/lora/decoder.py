@@ -1,7 +1,6 @@
 """A model that reads prompts into the rows of a Memory and continues all busy rows by one token at a time."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_platform.families.lora.base_model import BaseModel
@@ -10,6 +9,7 @@ from ml_platform.families.lora.memory import Memory, register_memory
 from ml_platform.families.lora.quiet import quiet_libraries
 
 if TYPE_CHECKING:
+    from ml_platform.families.lora.adapter_files import AdapterFiles
     from ml_platform.families.lora.adapter_weights import AdapterWeights
     from ml_platform.families.lora.side_by_side import AdapterStack
 
@@ -21,12 +21,17 @@ class Decoder:
     """
 
     def __init__(
-        self, base: BaseModel, merged: Path | None = None, device: str | None = None, threads: int | None = None
+        self,
+        base: BaseModel,
+        merged: "AdapterFiles | None" = None,
+        device: str | None = None,
+        threads: int | None = None,
     ) -> None:
-        """`merged` is the folder of an adapter; `device` and `threads` default to the best here."""
+        """`merged` is the adapter; `device` and `threads` default to the best here. Raises as `merge_adapter` does."""
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        from ml_platform.families.lora.adapter_weights import merge_adapter
         from ml_platform.families.lora.prepacked import prepack_linears
 
         hardware = detect_hardware(threads)
@@ -38,8 +43,9 @@ class Decoder:
             model = AutoModelForCausalLM.from_pretrained(
                 str(base.path), dtype=dtype, attn_implementation=register_memory()
             )
-            whole = model if merged is None else _merged(model, merged)
-        self.model = whole.to(self.device).eval().requires_grad_(False)
+        if merged is not None:
+            merge_adapter(merged, base, model)
+        self.model = model.to(self.device).eval().requires_grad_(False)
         prepack_linears(self.model)
         self._beside: Any = None
 
@@ -100,12 +106,6 @@ class Decoder:
         ).logits
         chosen: list[int] = logits.argmax(dim=-1).flatten().tolist()
         return chosen
-
-
-def _merged(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
 
 
 def _shared_beginning(prompts: Sequence[list[int]]) -> int:

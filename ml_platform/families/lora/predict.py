@@ -3,12 +3,12 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ml_platform.contracts.progress import Progress, Reporter, silent
 from ml_platform.contracts.report import Decoding
 from ml_platform.errors import ContractError
+from ml_platform.families.lora.adapter_files import AdapterFiles
 from ml_platform.families.lora.base_model import BaseModel
 from ml_platform.families.lora.decoder import Decoder
 from ml_platform.families.lora.encode import encode_prompt
@@ -45,9 +45,13 @@ class Predictor:
     """
 
     def __init__(
-        self, base: BaseModel, adapter: Path | None = None, device: str | None = None, threads: int | None = None
+        self,
+        base: BaseModel,
+        adapter: AdapterFiles | None = None,
+        device: str | None = None,
+        threads: int | None = None,
     ) -> None:
-        """`adapter` is the folder of a candidate's `adapter/`; `device` and `threads` default to the best here."""
+        """`device` and `threads` default to the best here. Raises SourceDataError for what the engine would refuse."""
         self._decoder = Decoder(base, adapter, device, threads)
         self._tokenizer = self._decoder.tokenizer
 
