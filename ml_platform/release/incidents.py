@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from ml_platform.contracts.decided import DecisionRecorded
+from ml_platform.contracts.deployment import ReleaseState
 from ml_platform.contracts.events import Event
-from ml_platform.contracts.monitoring import Decision, Seen
+from ml_platform.contracts.monitoring import Action, Decision, Seen
 from ml_platform.contracts.policy import SlotName
 from ml_platform.errors import MlPlatformError, StorageError
 from ml_platform.lineage.artifacts import ArtifactStore
@@ -58,24 +59,16 @@ class Incidents:
         known, line = _read(path), OPEN.encode()
         if known is not None and line not in known:
             return True
-        over = self._over(event, decision, now, traffic, wall)
+        if decision.action.stops:
+            over = _last_answered(event, decision, traffic, wall)
+        else:
+            over = None if _goes_on(replay, event, decision, now) else wall
         if known is None:
             _write(path, tell_incident(self._incident(replay, event, decision, over)).encode())
         elif over is not None:
             told = tell_recovery(self._incident(replay, event, decision, over))
             _write(path, known.replace(line, told.encode(), 1))
         return False
-
-    def _over(
-        self, event: Event, decision: Decision, now: Decision, traffic: Traffic | None, wall: datetime
-    ) -> datetime | None:
-        """When the last answer of a release came that was taken away; or when nobody speaks of it any more."""
-        if not decision.action.stops:
-            return wall if (now.incident, now.epoch) != (decision.incident, decision.epoch) else None
-        if traffic is None or wall - event.recorded_at < SETTLES:
-            return None
-        last = traffic.last_of(decision.release_id or "")
-        return max(event.recorded_at, last.answered_at) if last else event.recorded_at
 
     def _incident(self, replay: Replay, event: Event, decision: Decision, over: datetime | None) -> Incident:
         stays = replay.slots.get(SlotName.PRODUCTION)
@@ -98,6 +91,24 @@ class Incidents:
             return load_kept(self.store, kept_sha256)[1]
         except MlPlatformError:
             return ()  # the post-mortem then says that it does not know
+
+
+def _last_answered(event: Event, decision: Decision, traffic: Traffic | None, wall: datetime) -> datetime | None:
+    """When the last answer of a release came that was taken away; None as long as some may still come."""
+    if traffic is None or wall - event.recorded_at < SETTLES:
+        return None
+    last = traffic.last_of(decision.release_id or "")
+    return max(event.recorded_at, last.answered_at) if last else event.recorded_at
+
+
+def _goes_on(replay: Replay, event: Event, decision: Decision, now: Decision) -> bool:
+    """Whether what took nobody away still holds: the freeze, the pause, or what is said at each look."""
+    if decision.action is Action.FREEZE:
+        # The freeze is recorded right behind its decision; another one is none of this incident.
+        return replay.frozen is not None and replay.frozen.sequence <= event.sequence + 1
+    if decision.action is Action.PAUSE:
+        return replay.states.get(decision.release_id or "") is ReleaseState.PAUSED
+    return (now.incident, now.epoch) == (decision.incident, decision.epoch)
 
 
 def _read(path: Path) -> bytes | None:

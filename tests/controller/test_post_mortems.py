@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from ml_platform.contracts.monitor_policy import MonitorPolicy
 from ml_platform.contracts.monitoring import Action
+from ml_platform.contracts.policy import SlotName
 from ml_platform.release import incidents
-from tests.samples.rollouts import Rollout, go_on, make_rollout
+from tests.samples.rollouts import WATCHED, Rollout, go_on, make_rollout, slots
 
 
 @pytest.fixture
@@ -72,3 +74,34 @@ def test_a_hard_limit_was_detected_from_the_first_bad_answer_within_its_window_o
     told = re.fullmatch(r"- Time to detection: ([0-9.]+) s after the first bad answer that counted, .*", line)
     assert told, line
     assert float(told[1]) < 60.0
+
+
+def test_a_freeze_is_over_when_the_product_goes_on(tmp_path: Path) -> None:
+    few = WATCHED | {"moves": WATCHED["moves"] | {"max_per_day": 1}}
+    world = make_rollout(tmp_path / "home", watched=MonitorPolicy.parse(few, where="a sample"))
+    loop = world.loop()
+    assert go_on(world, loop, rounds=6)[-1].action is Action.FREEZE
+    page = page_of(world)
+    for _ in range(2):
+        assert world.look(loop).decision.incident is None
+        assert "not over yet" in page.read_text("utf-8")
+    world.controller.unfreeze(world.product, "the cause was found", datetime.now(UTC), "operator")
+    world.look(world.successor(loop))
+    assert "Time to recovery: " in page.read_text("utf-8")
+
+
+def test_a_pause_is_over_when_the_canary_goes_on_or_goes(world: Rollout) -> None:
+    loop = world.loop()
+    go_on(world, loop)
+    world.try_out(3)
+    canary = slots(world)[SlotName.CANARY]
+    world.answer(200, errors=0.95)
+    assert world.look(loop).decision.action is Action.ROLL_BACK
+    assert world.look(loop).decision.action is Action.PAUSE
+    (page,) = world.home.incidents.rglob("*-pause.md")
+    for _ in range(2):
+        assert world.look(loop).decision.incident is None
+        assert "not over yet" in page.read_text("utf-8")
+    world.controller.abort_canary(world.product, canary, "it has waited enough", datetime.now(UTC), "operator")
+    world.look(loop)
+    assert "Time to recovery: " in page.read_text("utf-8")
