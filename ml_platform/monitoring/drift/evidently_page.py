@@ -78,7 +78,7 @@ def _side(
         rows = table.current if current else table.reference
         drawn = rows[one.column].iloc[sampled(len(rows), policy.sample_rows, seed)].reset_index(drop=True)
         labels = drawn.astype("object").astype(str).where(drawn.notna(), None)
-        found[name] = labels if _method(one) == "psi" else numbers_of(drawn)
+        found[name] = labels if _method(one) == "psi" else pd.Series(numbers_of(drawn))
     return pd.DataFrame(found)
 
 

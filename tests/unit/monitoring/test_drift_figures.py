@@ -31,3 +31,20 @@ def test_the_second_opinion_is_of_the_numbers_that_can_be_read() -> None:
     columns = corrected(compare_table(PART, table, POLICY, 3), POLICY)
     scores, _ = second_opinion(columns, {(PART, "rows"): table}, POLICY, 3, page=False)
     assert scores["tables.rows.x"] > 1
+
+
+def test_the_second_opinion_takes_tables_of_different_lengths() -> None:
+    generator = np.random.default_rng(2)
+    tables = {
+        (PART, name): Table(
+            name,
+            pd.DataFrame({"x": generator.normal(size=rows), "kind": ["a", "b"] * (rows // 2)}),
+            pd.DataFrame({"x": generator.normal(3, size=rows + 20), "kind": ["a", "b"] * (rows // 2 + 10)}),
+            Blocks(),
+            ("x", "kind"),
+        )
+        for name, rows in {"flights": 200, "weather": 340}.items()
+    }
+    columns = [one for table in tables.values() for one in compare_table(PART, table, POLICY, 3)]
+    scores, _ = second_opinion(corrected(columns, POLICY), tables, POLICY, 3, page=False)
+    assert {name for name, score in scores.items() if score > 1} == {"tables.flights.x", "tables.weather.x"}
