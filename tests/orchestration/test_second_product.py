@@ -1,6 +1,7 @@
 """docs/your-own-product.md keeps its word: its files, copied into a folder, are a product."""
 
 import asyncio
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -125,6 +126,39 @@ def test_features_join_as_they_were_known(make_product: Make, prepare: Any) -> N
     newest = load_examples(made, "test")[-1]
     opened = [one for one in BLOCKS["tickets.csv"].splitlines() if ",Boreal," in one and one[5:18] > "2026-02-25T19"]
     assert newest.facts["tickets_7d"] == len([one for one in opened if not one.startswith("4030")])
+
+
+OWN_HISTORY = """
+service: ticket_facts
+views:
+  customer_last:
+    source: tickets
+    entity: [Customer]
+    columns: {last_team: Team}
+    ttl_hours: null
+  customer_now:
+    source: tickets
+    entity: [Customer]
+    every_hours: 0.016666666666666666
+    aggregates: {priority_1h: {function: max, column: Priority, window_hours: 1}}
+    ttl_hours: 1
+"""
+
+
+def test_a_question_is_no_row_of_its_own_features(
+    make_product: Make, prepare: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ticket is known when it is opened, to the minute of the grid, too; its own team must not be asked of itself."""
+    monkeypatch.setitem(BLOCKS, "features.yaml", OWN_HISTORY)
+    made = prepare(make_product("with features", changes={"examples": {"facts": ["last_team", "priority_1h"]}}))
+    last: dict[str, str] = {}
+    before = {}
+    for ticket in csv.DictReader(BLOCKS["tickets.csv"].splitlines()):
+        before[ticket["Ticket ID"]] = last.get(ticket["Customer"])
+        last[ticket["Customer"]] = ticket["Team"]
+    examples = [one for name in ("train", "validation", "test") for one in load_examples(made, name)]
+    assert {one.entity: one.facts["last_team"] for one in examples} == before
+    assert {one.facts["priority_1h"] for one in examples} == {None}
 
 
 def test_golden_entities_are_never_trained_on(make_product: Make, prepare: Any) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ml_platform.contracts.example import Example, FactValue
@@ -13,6 +14,9 @@ from ml_platform.snapshots.spelling import plain, row_name, spoken
 
 if TYPE_CHECKING:
     import pandas as pd
+
+JUST_BEFORE = timedelta(microseconds=1)
+"""Sources tell times to the microsecond."""
 
 
 def declared_examples(context: ExamplesContext) -> Drawn:
@@ -87,7 +91,11 @@ class _RowReader:
                 )
 
     def _joined(self, frame: "pd.DataFrame") -> "pd.DataFrame":
-        """The table with its features as known at each row's prediction time, where the templates use any."""
+        """The table with its features as known when each row was asked, where the templates use any.
+
+        That is just before the row's prediction time: asking is what makes the row, and who asks live has none yet.
+        A row that becomes known at that very moment, with the answer in it, must not be among its own features.
+        """
         templates = (*self.utterance.columns, *(name for one in self.answer.values() for name in one.columns))
         if not set(self.features) & {*templates, *self.spec.facts, *self.spec.slices}:
             return frame
@@ -104,7 +112,7 @@ class _RowReader:
                 f"column {', '.join(missing)}. Add it to the source, or name the entity of the view as the source does."
             )
         asked = frame[frame[time].notna()].reset_index(drop=True)
-        joined = self.context.join(asked[entity].assign(event_timestamp=asked[time]))
+        joined = self.context.join(asked[entity].assign(event_timestamp=asked[time] - JUST_BEFORE))
         return asked.assign(**{name: joined[name].to_numpy() for name in self.features})
 
     def _reason_against(self, row: Mapping[str, Any]) -> str:
