@@ -154,7 +154,7 @@ def _report_shown(report: EvaluationReport, artifact: Artifact) -> dict[str, Any
     ]
     headline = {f"measured/{m.metric}": m.value for m in report.measurements if not m.slice and m.value is not None}
     return {
-        "summary": MetadataValue.md(artifact.file("summary.md").read_text(encoding="utf-8")),
+        "summary": MetadataValue.md(artifact.text("summary.md")),
         "report_html": MetadataValue.path(str(artifact.file("report.html"))),
         "reference": MetadataValue.text(report.reference),
         "measurements": MetadataValue.md(markdown_table(("metric", "value", "low", "high", "n", "unit"), rows)),

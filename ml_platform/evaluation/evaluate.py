@@ -10,6 +10,7 @@ from ml_platform.contracts.evidence import CheckResult, Measurement
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.progress import Reporter, silent
+from ml_platform.contracts.reading import parse_mapping
 from ml_platform.contracts.report import EvaluationReport
 from ml_platform.errors import ContractError
 from ml_platform.evaluation.asking import BASE, Asked, Reference, ask
@@ -66,8 +67,8 @@ def evaluate_candidate(
         (folder / REPORT).write_bytes(evaluated.report.canonical_bytes() + b"\n")
         (folder / "report.html").write_bytes(render_html(evaluated).encode())
         (folder / "summary.md").write_bytes(render_summary(evaluated).encode())
-        (folder / "answers_candidate.jsonl").write_bytes(asked.answers.file(ANSWERS).read_bytes())
-        (folder / "answers_reference.jsonl").write_bytes(asked.reference_answers.file(ANSWERS).read_bytes())
+        (folder / "answers_candidate.jsonl").write_bytes(asked.answers.read(ANSWERS))
+        (folder / "answers_reference.jsonl").write_bytes(asked.reference_answers.read(ANSWERS))
         return _facts(evaluated.report, asked.items)
 
     recipe = {
@@ -87,7 +88,8 @@ def evaluate_candidate(
 
 def load_report(artifact: Artifact) -> EvaluationReport:
     """The report in an `eval_report` artifact. Raises ContractError or ArtifactCorruptError."""
-    return EvaluationReport.read(artifact.file(REPORT))
+    where = str(artifact.file(REPORT))
+    return EvaluationReport.parse(parse_mapping(artifact.text(REPORT), where=where, as_json=True), where=where)
 
 
 def evaluation_code_sha256() -> str:

@@ -10,7 +10,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_platform
 from ml_platform.contracts.canonical import canonical_bytes, digest, sources_sha256
@@ -24,6 +24,9 @@ from ml_platform.evaluation.items import Item
 from ml_platform.families.lora.prompt import messages
 from ml_platform.families.protocol import AnswersQuestions
 from ml_platform.lineage.artifacts import Artifact, ArtifactStore
+
+if TYPE_CHECKING:
+    from ml_platform.families.lora.adapter_files import AdapterFiles
 
 ANSWERS = "answers.jsonl"
 LATENCIES = "latencies.json"
@@ -73,23 +76,24 @@ def open_lora(home: Home) -> OpenPredictor:
     opened: dict[str, AnswersQuestions] = {}
 
     def open_predictor(model: Model) -> AnswersQuestions:
-        from ml_platform.families.lora.adapter_files import CONFIG, WEIGHTS, AdapterFiles
         from ml_platform.families.lora.base_model import open_base
         from ml_platform.families.lora.predict import Predictor
 
         key = json.dumps(model.identity, sort_keys=True)
         if key not in opened:
             opened.clear()
-            base, adapter = open_base(model.base_model, model.base_sha256, home), None
-            if model.adapter is not None:
-                read = model.adapter.read
-                adapter = AdapterFiles(
-                    f"{model.adapter.path}/adapter", read(f"adapter/{CONFIG}"), read(f"adapter/{WEIGHTS}")
-                )
-            opened[key] = Predictor(base, adapter)
+            adapter = _adapter_files(model.adapter) if model.adapter else None
+            opened[key] = Predictor(open_base(model.base_model, model.base_sha256, home), adapter)
         return opened[key]
 
     return open_predictor
+
+
+def _adapter_files(candidate: Artifact) -> "AdapterFiles":
+    from ml_platform.families.lora.adapter_files import CONFIG, WEIGHTS, AdapterFiles
+
+    configuration, weights = (candidate.read(f"adapter/{name}") for name in (CONFIG, WEIGHTS))
+    return AdapterFiles(f"{candidate.path}/adapter", configuration, weights)
 
 
 def generate_answers(

@@ -87,7 +87,7 @@ def load_table(snapshot: Artifact, name: str) -> "pd.DataFrame":
     import pyarrow.parquet as pq
 
     # ParquetFile reads this one file; read_table would also read columns out of a folder called `a=b`.
-    table = pq.ParquetFile(snapshot.file(f"tables/{name}.parquet")).read()
+    table = pq.ParquetFile(pa.BufferReader(snapshot.read(f"tables/{name}.parquet"))).read()
     frame: pd.DataFrame = table.to_pandas()
     for field in table.schema:
         if table.column(field.name).null_count and field.type in (pa.int64(), pa.bool_()):

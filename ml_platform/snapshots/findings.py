@@ -95,11 +95,13 @@ def _finding(table: str, spec: ExpectationSpec, batch: Any, frame: "pd.DataFrame
 
 def _types_finding(snapshot: Artifact, name: str, source: SourceSpec) -> Finding:
     """Whether the Parquet file holds the declared types: Great Expectations sees only pandas' own."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from ml_platform.snapshots.cells import arrow_type
 
-    found = {field.name: field.type for field in pq.read_schema(snapshot.file(f"tables/{name}.parquet"))}
+    table = pa.BufferReader(snapshot.read(f"tables/{name}.parquet"))
+    found = {field.name: field.type for field in pq.read_schema(table)}
     wrong = {
         column: f"{column} is {found.get(column)}, declared {kind}"
         for column, kind in source.columns.items()

@@ -40,6 +40,11 @@ def read_examples(path: Path) -> list[Example]:
         raise ContractError(f"{path}: there is no such file. Create it, or correct the path.") from None
     except UnicodeDecodeError as error:
         raise ContractError(f"{path}: is not UTF-8 text ({error}). Save it as UTF-8.") from None
+    return parse_examples(text, str(path))
+
+
+def parse_examples(text: str, where: str) -> list[Example]:
+    """The examples in a text, one a line; `where` is what errors call its origin. Raises ContractError."""
     examples = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -47,8 +52,10 @@ def read_examples(path: Path) -> list[Example]:
         try:
             data = json.loads(line)
         except ValueError as error:
-            raise ContractError(f"{path}, line {number}: is not JSON ({error}). Expected one example a line.") from None
-        examples.append(Example.parse(data, where=f"{path}, line {number}"))
+            raise ContractError(
+                f"{where}, line {number}: is not JSON ({error}). Expected one example a line."
+            ) from None
+        examples.append(Example.parse(data, where=f"{where}, line {number}"))
     return examples
 
 
