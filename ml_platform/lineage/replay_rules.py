@@ -82,6 +82,12 @@ def _close_canary(replay: "Replay", release_id: str, state: ReleaseState) -> Non
     replay.canary_step, replay.exposure = 0, 0.0
 
 
+def _is_past(replay: "Replay", release_id: str) -> bool:
+    """Whether there is a release of a newer day: the days of a backfill are done in any order."""
+    as_of = replay.releases[release_id].data.as_of
+    return any(one.data.as_of > as_of for one in replay.releases.values())
+
+
 def _leave_shadow(replay: "Replay") -> None:
     del replay.slots[SlotName.SHADOW]
     replay.shadowed = None
@@ -108,6 +114,8 @@ def _release_registered(replay: "Replay", payload: ReleaseRegistered, event: Eve
     replay.releases[release_id] = release
     replay.states[release_id] = ReleaseState.REGISTERED
     replay.registered[release_id] = event
+    if replay.waiting and _is_past(replay, replay.waiting):
+        replay.waiting = None
 
 
 def _evidence_recorded(replay: "Replay", payload: EvidenceRecorded, _: Event) -> None:
@@ -127,7 +135,7 @@ def _judged(replay: "Replay", payload: ReleaseHeld | ReleaseEligible, _: Event) 
         raise IllegalEventError(f"release {payload.release_id[:12]} is in the shadow slot, which is closed before")
     replay.states[payload.release_id] = ReleaseState.HELD if held else ReleaseState.ELIGIBLE
     replay.judged[payload.release_id] = payload
-    if replay.frozen or replay.waiting == payload.release_id:
+    if (replay.frozen or replay.waiting == payload.release_id) and not _is_past(replay, payload.release_id):
         replay.waiting = None if held else payload.release_id
 
 

@@ -37,7 +37,8 @@ def apply_decision(door: Door, decision: Decision, kept_sha256: str | None) -> M
 
 
 _MOVES: dict[Action, Callable[[Door, Decision, str], Move | Held]] = {
-    Action.OPEN: lambda door, _, release_id: open_canary(door, release_id),
+    # Nobody asked for this day, so it must be the newest that there is, as in a backfill.
+    Action.OPEN: lambda door, _, release_id: open_canary(door, release_id, door.find(release_id).data.as_of),
     Action.STEP_UP: lambda door, decision, release_id: advance_canary(door, release_id, decision.at),
     Action.PROMOTE: lambda door, decision, release_id: promote(door, release_id, decision.reason),
     Action.PAUSE: lambda door, decision, release_id: pause_canary(door, release_id, decision.reason),

@@ -16,7 +16,7 @@ from ml_platform.lineage.sign_offs import counting_sign_off
 from ml_platform.lineage.statements import sign_promotion
 from ml_platform.release.moves import Held, Move
 from tests.properties.life_frame import OPERATORS
-from tests.properties.life_oracle import RELEASES, key
+from tests.properties.life_oracle import BY_ID, RELEASES, key
 from tests.properties.life_work import BEHIND, CANARY, EITHER, WorkingLife
 from tests.samples.releases import PRODUCT
 
@@ -101,6 +101,8 @@ class DecidingLife(WorkingLife):
         """A decision answers for the time of its first step; from then on the ledger knows when it went up."""
         if action is Action.ROLL_BACK:
             return True
+        if action is Action.OPEN and self._is_past(which):
+            return False
         oracle, stepped = self.oracle, self.oracle.stepped
         if action is Action.STEP_UP:
             oracle.stepped = oracle.stepped_at
@@ -108,6 +110,11 @@ class DecidingLife(WorkingLife):
             return oracle.expects(MOVES[action], RELEASES[which], self.state, self.now)
         finally:
             oracle.stepped = stepped
+
+    def _is_past(self, which: int) -> bool:
+        """Only people may ask for another day than the newest."""
+        as_of = RELEASES[which].data.as_of
+        return any(BY_ID[release_id].data.as_of > as_of for release_id in self.state.releases)
 
     @rule(number=EITHER, then=st.sampled_from(["open", "advance", "promote", "abort", ""]), thaws=st.integers(0, 4))
     def the_product_is_frozen(self, number: int, then: str, thaws: int) -> None:
