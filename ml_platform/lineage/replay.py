@@ -31,11 +31,12 @@ class Replay:
     LedgerCorruptError that names it; the replay is not to be used afterwards.
 
     `pins` are the events that pin a policy, their signatures not verified; `promoted` is the promotion of each release
-    that was in production, the one that served last at the end; `falls` are the times at which a release was aborted
-    or rolled back; `alert` is the newest alert; `opened` opened the canary that is in its slot, `shadowed` the shadow;
+    that was in production, the one that served last at the end; `falls` are the times at which a release was aborted or
+    rolled back; `alert` is the newest alert; `opened` opened the canary that is in its slot, `shadowed` the shadow;
     `refusals` are the refused admissions of the present epoch; `stepped` began the canary's present step, `frozen` the
-    freeze; `decisions` are the newest ones recorded, `signed` the sign-offs of the present canary, not verified;
-    `moved` is the last move, `served` the one that filled the production slot; `waiting` became eligible in a freeze.
+    freeze, `unfrozen` ended the last one; `decisions` are the newest ones recorded, `signed` the sign-offs of the
+    present canary, not verified; `moved` is the last move, `served` the one that filled the production slot; `waiting`
+    became eligible in a freeze.
     """
 
     product: str
@@ -60,6 +61,7 @@ class Replay:
     refusals: list[Event] = field(default_factory=list)
     stepped: Event | None = None
     frozen: Event | None = None
+    unfrozen: Event | None = None
     decisions: list[Event] = field(default_factory=list)
     signed: list[Event] = field(default_factory=list)
     moved: Event | None = None

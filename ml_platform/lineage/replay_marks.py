@@ -39,10 +39,10 @@ def _product_frozen(replay: "Replay", _: ProductFrozen, event: Event) -> None:
     replay.frozen = event
 
 
-def _product_unfrozen(replay: "Replay", _: ProductUnfrozen, __: Event) -> None:
+def _product_unfrozen(replay: "Replay", _: ProductUnfrozen, event: Event) -> None:
     if not replay.frozen:
         raise IllegalEventError("the product is not frozen")
-    replay.frozen = None
+    replay.frozen, replay.unfrozen = None, event
 
 
 def _decision_recorded(replay: "Replay", payload: DecisionRecorded, event: Event) -> None:

@@ -14,7 +14,7 @@ DAY = timedelta(days=1)
 
 def past_of(replay: Replay, traffic: Traffic, now: datetime, *, signed_off: bool) -> Past:
     """What was before `now` of the product's time. Moves of people have no such time: the next answer tells it."""
-    decisions = decided_before(replay)
+    decisions, unfrozen = decided_before(replay), replay.unfrozen.sequence if replay.unfrozen else 0
     rollbacks = [at for action, at in decisions if action is Action.ROLL_BACK]
     opened, served, stepped = replay.opened, replay.served, replay.stepped
     return Past(
@@ -22,16 +22,17 @@ def past_of(replay: Replay, traffic: Traffic, now: datetime, *, signed_off: bool
         users=traffic.users(stepped.epoch) if stepped else dict.fromkeys(Cohort, 0),
         since_move=_minutes(traffic.first_at(replay.epoch), now),
         since_rollback=_minutes(rollbacks[-1], now) if rollbacks else None,
-        moves_today=sum(action in MOVES and now - at < DAY for action, at in decisions),
+        # Who lets the product go on has looked at the moves before: counted again, they would freeze it at once.
+        moves_today=sum(action in MOVES and now - at < DAY for action, at in decided_before(replay, unfrozen)),
         signed_off=signed_off,
         rebased=bool(opened and served and served.sequence > opened.sequence),
         waiting=replay.waiting,
     )
 
 
-def decided_before(replay: Replay) -> list[tuple[Action, datetime]]:
-    """What was decided by the newest decisions of the ledger, and at which time of the product, the oldest first."""
-    said = (event.payload["decision"] for event in replay.decisions)
+def decided_before(replay: Replay, after: int = 0) -> list[tuple[Action, datetime]]:
+    """What was decided by the newest decisions after an event, and at which time of the product, the oldest first."""
+    said = (event.payload["decision"] for event in replay.decisions if event.sequence > after)
     return [(Action(one["action"]), datetime.fromisoformat(one["at"])) for one in said]
 
 

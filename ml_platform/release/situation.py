@@ -48,8 +48,9 @@ class Past:
     """What was before, in the product's time, as far as answers tell it: where none came, no time has passed.
 
     `step_minutes` and `users` are those of the canary's present step, `since_move` counts from the first answer after
-    the last move, `since_rollback` from the last automatic rollback. `moves_today` are automatic moves of 24 hours.
-    `rebased`: production is another one than when the canary was opened. `waiting` became eligible during a freeze.
+    the last move, `since_rollback` from the last automatic rollback. `moves_today` are automatic moves of 24 hours,
+    since a person let the product go on. `rebased`: production is another one than when the canary was opened.
+    `waiting` became eligible during a freeze.
     """
 
     step_minutes: float | None = None

@@ -195,6 +195,20 @@ def test_what_became_eligible_in_a_freeze_opens_when_it_goes_on(world: Rollout) 
     assert slots(world)[SlotName.CANARY] == waiting
 
 
+def test_who_lets_a_product_go_on_that_moved_too_often_lets_it_move_again(tmp_path: Path) -> None:
+    """The moves before are looked at: counted again, they would freeze it at the very next look."""
+    once_a_day = WATCHED | {"moves": WATCHED["moves"] | {"max_per_day": 1}}
+    world = make_rollout(tmp_path / "home", watched=MonitorPolicy.parse(once_a_day, where="a sample"))
+    canary, loop = slots(world)[SlotName.CANARY], world.loop()
+    assert [one.action for one in go_on(world, loop, rounds=4)] == [Action.STEP_UP, Action.FREEZE]
+    world.controller.unfreeze(world.product, "it was the policy", datetime.now(UTC), "ann")
+    look = world.look(loop)
+    assert (look.decision.action, look.decision.release_id) == (Action.PROMOTE, canary), look.decision.reason
+    assert look.frozen is None
+    assert world.look(world.successor(loop)).decision.action is Action.HOLD
+    assert world.kinds().count("product_frozen") == 1
+
+
 def test_a_promotion_waits_for_the_signature_that_its_policy_asks_for(tmp_path: Path) -> None:
     signing = WATCHED | {"sign_off": {"always": True, "cost_rises_by": None}}
     world = make_rollout(tmp_path / "home", watched=MonitorPolicy.parse(signing, where="a sample"))

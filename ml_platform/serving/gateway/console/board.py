@@ -68,7 +68,8 @@ class Board:
         if frozen:
             by = ledger.frozen_by if ledger else None
             more = f"{by.at:%Y-%m-%d %H:%M} UTC by {by.actor}. " if by else ""
-            more += "Nothing goes forward and no training starts by itself; aborts and rollbacks still happen."
+            more += "Nothing goes forward and no training starts by itself. Aborts still happen; rollbacks too, but "
+            more += "not after too many moves or two failures in a row: then `mlp rollback` is up to a person."
             found.append(Problem("Frozen.", frozen, f"{more} `mlp unfreeze {self.product} --reason …` ends it."))
         found += self._of_controller(look, now)
         refusals = ledger.refusals[::-1] if ledger else ()
