@@ -13,6 +13,7 @@ from ml_platform.lineage.keys import (
     SigningKey,
     TrustedKey,
     given_key,
+    given_value,
     keys_of,
     locked_keys,
     new_key,
@@ -102,7 +103,7 @@ def _private(home: Home, role: KeyRole, values: Mapping[str, str]) -> SigningKey
 
 def _require_home(role: KeyRole, values: Mapping[str, str], done: str) -> None:
     for variable in (role.key_variable, role.file_variable):
-        if values.get(variable):
+        if given_value(variable, values):
             raise RefusedError(
                 f"the {role.name} key is given by {variable}, so it is not {done} here. Replace it where it comes from."
             )
@@ -110,7 +111,7 @@ def _require_home(role: KeyRole, values: Mapping[str, str], done: str) -> None:
 
 
 def _require_home_list(role: KeyRole, values: Mapping[str, str], done: str, remedy: str) -> None:
-    if values.get(role.trusted_variable):
+    if given_value(role.trusted_variable, values):
         raise RefusedError(
             f"the trusted {role.name} keys are listed in {role.trusted_variable}, so none is {done} here: {remedy} "
             "there."

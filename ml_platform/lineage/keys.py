@@ -29,6 +29,7 @@ __all__ = [
     "TrustedKey",
     "TrustedKeys",
     "given_key",
+    "given_value",
     "keys_of",
     "locked_keys",
     "new_key",
@@ -81,7 +82,8 @@ def signing_key(home: Home, environment: Mapping[str, str] | None = None) -> Sig
 
     The home's key is created on first use, 0600, together with the entry that trusts it; processes
     that start at once get the same key. A key given by the environment is not trusted by itself.
-    Raises EvidenceError for a file that others can read or that holds no such key.
+    Raises EvidenceError for a file that others can read or that holds no such key, ContractError for a variable that
+    is set to nothing.
     """
     values = os.environ if environment is None else environment
     return given_key(SIGNING, values) or _home_key(SIGNING, home)
@@ -96,7 +98,7 @@ def operator_key(home: Home, environment: Mapping[str, str] | None = None) -> Si
     values = os.environ if environment is None else environment
     if given := given_key(OPERATOR, values):
         return given
-    named = values.get(OPERATORS_VARIABLE) or any((home.keys / OPERATOR.trusted_folder).glob("*.json"))
+    named = given_value(OPERATORS_VARIABLE, values) or any((home.keys / OPERATOR.trusted_folder).glob("*.json"))
     if named and not (home.keys / OPERATOR.private_file).exists():
         return None
     return _home_key(OPERATOR, home)
@@ -106,7 +108,7 @@ def trusted_keys(home: Home, environment: Mapping[str, str] | None = None) -> Tr
     """The keys whose evidence counts: ML_PLATFORM_TRUSTED_KEYS (public keys in hexadecimal, separated by commas or
     spaces, a revoked one behind `!`) where it is set, otherwise every `keys/trusted/*.json` of the home.
 
-    Raises ContractError for an entry that cannot be read: half a list of keys is no list of keys.
+    Raises ContractError for an entry that cannot be read, or a variable that is empty: half a list of keys is none.
     """
     return keys_of(SIGNING, home, environment)
 
@@ -119,7 +121,7 @@ def trusted_operators(home: Home, environment: Mapping[str, str] | None = None) 
 def keys_of(role: KeyRole, home: Home, environment: Mapping[str, str] | None = None) -> TrustedKeys:
     """The trusted keys of a role, revoked ones among them."""
     values = os.environ if environment is None else environment
-    if listed := values.get(role.trusted_variable):
+    if listed := given_value(role.trusted_variable, values):
         keys = [_from_hexadecimal(text, role.trusted_variable) for text in listed.replace(",", " ").split()]
     else:
         keys = [TrustedKey.read(path) for path in sorted((home.keys / role.trusted_folder).glob("*.json"))]
@@ -164,11 +166,25 @@ def locked_keys(home: Home) -> Iterator[None]:
 
 def given_key(role: KeyRole, values: Mapping[str, str]) -> SigningKey | None:
     """The key of a role that the environment gives, None where it gives none."""
-    if pem := values.get(role.key_variable):
+    if pem := given_value(role.key_variable, values):
         return SigningKey.from_pem(pem.encode(), role.key_variable)
-    if file := values.get(role.file_variable):
+    if file := given_value(role.file_variable, values):
         return _read_private(Path(file), role)
     return None
+
+
+def given_value(variable: str, values: Mapping[str, str]) -> str | None:
+    """What a variable says, None where it is not set; one that is set to nothing is an error.
+
+    A template without its value or an empty secret was meant to say something: taken for unset, it would
+    let this home make and trust a key of its own.
+    """
+    text = values.get(variable)
+    if text is not None and not text.strip():
+        raise ContractError(
+            f"{variable} is set, but empty. Give it its value, or unset it to use the keys of the home."
+        )
+    return text
 
 
 def _home_key(role: KeyRole, home: Home) -> SigningKey:

@@ -150,6 +150,9 @@ def test_what_the_environment_says_is_not_changed_here(home: Home) -> None:
     for environment in (given, listed):
         with pytest.raises(RefusedError, match=next(iter(environment))):
             rotate_key(home, SIGNING, environment)
+        with pytest.raises(ContractError, match="is set, but empty"):
+            rotate_key(home, SIGNING, dict.fromkeys(environment, ""))
+    assert not home.keys.exists()
     (stranger,) = list_keys(home, given)
     assert (stranger.key.key_id, stranger.signs, stranger.trusted) == (key.key_id, True, False)
     with pytest.raises(RefusedError, match=f"put ! before {key.public.public_key}"):

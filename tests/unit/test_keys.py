@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,16 @@ from ml_platform.errors import ContractError, EvidenceError
 from ml_platform.lineage.keys import (
     KEY_FILE_VARIABLE,
     KEY_VARIABLE,
+    OPERATOR_KEY_FILE_VARIABLE,
+    OPERATOR_KEY_VARIABLE,
+    OPERATORS_VARIABLE,
     TRUSTED_VARIABLE,
     SigningKey,
+    operator_key,
     signing_key,
     trust,
     trusted_keys,
+    trusted_operators,
 )
 
 
@@ -112,6 +118,28 @@ def test_listed_keys_replace_those_of_the_home(tmp_path: Path) -> None:
     listed = trusted_keys(home, {TRUSTED_VARIABLE: f"{one.public_key}, {other.public_key}"})
     assert list(listed) == [one.key_id, other.key_id]
     assert listed[one.key_id] == one
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "\n"])
+@pytest.mark.parametrize(
+    ("variable", "ask"),
+    [
+        (KEY_VARIABLE, signing_key),
+        (KEY_FILE_VARIABLE, signing_key),
+        (TRUSTED_VARIABLE, trusted_keys),
+        (OPERATOR_KEY_VARIABLE, operator_key),
+        (OPERATOR_KEY_FILE_VARIABLE, operator_key),
+        (OPERATORS_VARIABLE, operator_key),
+        (OPERATORS_VARIABLE, trusted_operators),
+    ],
+)
+def test_a_variable_that_is_set_to_nothing_is_an_error_and_makes_no_key(
+    tmp_path: Path, ask: Callable[[Home, Mapping[str, str]], object], variable: str, nothing: str
+) -> None:
+    home = home_in(tmp_path)
+    with pytest.raises(ContractError, match=f"{variable} is set, but empty.*unset it"):
+        ask(home, {variable: nothing})
+    assert not home.keys.exists()
 
 
 @pytest.mark.parametrize("listed", ["abc", "A" * 64, "z" * 64, "a" * 66])
