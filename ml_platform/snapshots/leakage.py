@@ -1,7 +1,8 @@
 """Leakage: whether training or evaluation would see what it must not see."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from datetime import datetime
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from ml_platform.contracts.evidence import CheckResult
@@ -12,7 +13,7 @@ from ml_platform.contracts.source import SourceSpec
 from ml_platform.lineage.artifacts import Artifact
 from ml_platform.snapshots.extract import load_table, manifest_of
 from ml_platform.snapshots.rows import known_since
-from ml_platform.snapshots.spelling import spoken
+from ml_platform.snapshots.spelling import plain, row_name, spoken
 from ml_platform.snapshots.splits import NAMES, question_sha256, wording
 from ml_platform.snapshots.suspicion import foretells, repeats
 
@@ -23,6 +24,7 @@ SHOWN = 3
 
 Splits = Mapping[str, Sequence[Example]]
 _Told = tuple[Example, dict[str, Any]]
+_Called = dict[str, list[tuple[Any, dict[str, Any]]]]
 
 
 def check_leakage(product: Product, snapshot: Artifact, splits: Splits, golden: Sequence[Example]) -> CheckResult:
@@ -155,7 +157,7 @@ def _said(example: Example, label: str) -> Any:
 
 
 def _later_columns(product: Product, snapshot: Artifact, examples: Sequence[Example]) -> Iterator[str]:
-    """Facts that repeat what the entity's own row in a table told only after the prediction.
+    """Facts that repeat what the example's own row, or that of its entity, told only after the prediction.
 
     A fact that as surely repeats a row known before it is none: a departure tells its airport once more.
     """
@@ -163,8 +165,8 @@ def _later_columns(product: Product, snapshot: Artifact, examples: Sequence[Exam
     later: dict[str, list[_Told]] = {}
     before: list[_Told] = []
     for table, spec in product.spec.sources.items():
-        if timed and len(spec.key) == 1:
-            later[table], early = _told(load_table(snapshot, table), spec, timed)
+        if any(len(spec.key) == 1 or example.example_id.startswith(f"{table}/") for example in timed):
+            later[table], early = _told(table, load_table(snapshot, table), spec, timed)
             before += early
     for fact in sorted({name for example in timed for name in example.facts}):
         if not any(_repeating(fact, before)):
@@ -176,38 +178,51 @@ def _later_columns(product: Product, snapshot: Artifact, examples: Sequence[Exam
                     )
 
 
-def _told(rows: "pd.DataFrame", spec: SourceSpec, examples: Sequence[Example]) -> tuple[list[_Told], list[_Told]]:
-    """Each example with its entity's rows, parted by whether they became known after the prediction or before."""
-    about: dict[str, list[tuple[Any, dict[str, Any]]]] = {}
-    for entity, known, row in _rows_about({example.entity for example in examples}, rows, spec):
-        about.setdefault(entity, []).append((known, row))
+def _told(
+    table: str, rows: "pd.DataFrame", spec: SourceSpec, examples: Sequence[Example]
+) -> tuple[list[_Told], list[_Told]]:
+    """Each example with rows of a table, parted by whether they became known after the prediction or before.
+
+    The row that an example was declared of is known by its id, whatever the key and the entity are; elsewhere it is the
+    rows whose key is the entity.
+    """
+    own: _Called = {}
+    about: _Called = {}
+    if ids := {one.example_id for one in examples if one.example_id.startswith(f"{table}/")}:
+        own = _rows_called(ids, rows, spec, lambda key: f"{table}/{row_name(key)}")
+    if len(spec.key) == 1:
+        about = _rows_called({one.entity for one in examples} - {""}, rows, spec, lambda key: spoken(key[0]))
     later: list[_Told] = []
     before: list[_Told] = []
     for example in examples:
-        for known, row in about.get(example.entity, ()):
+        for known, row in own.get(example.example_id, about.get(example.entity, [])):
             part = later if known is not None and known > example.prediction_time else before
             part.append((example, row))
     return later, before
 
 
-def _rows_about(
-    entities: Set[str], rows: "pd.DataFrame", spec: SourceSpec
-) -> Iterator[tuple[str, datetime | None, dict[str, Any]]]:
-    """The rows whose key, spelled as examples spell it, is one of the entities: when each became known, and its cells.
+def _rows_called(
+    names: Set[str], rows: "pd.DataFrame", spec: SourceSpec, call: Callable[[tuple[Any, ...]], str]
+) -> _Called:
+    """The rows whose key is called by one of the names: when each became known, and its cells.
 
     The cells are spelled as facts are; the key and the times of the row itself are not among them.
     """
-    import pandas as pd
+    import numpy as np
 
-    rows = rows.dropna(subset=[spec.key[0]])
-    spelled = pd.Series([spoken(value) for value in rows[spec.key[0]].to_list()], index=rows.index, dtype=object)
-    rows = rows[spelled.isin(entities)]
-    shown = rows[[name for name in spec.columns if name not in {spec.key[0], spec.known_column, spec.event_time}]]
+    keys = zip(*(map(plain, rows[column].to_list()) for column in spec.key), strict=True)
+    called = [call(key) for key in keys]
+    chosen = np.array([name in names for name in called], bool)
+    rows = rows[chosen]
+    shown = rows[[name for name in spec.columns if name not in {*spec.key, spec.known_column, spec.event_time}]]
     cells = shown.astype(object).where(shown.notna(), None).to_dict("records")
     known = known_since(rows, spec)
     times = [None] * len(rows) if known is None else known.to_list()
-    for entity, time, row in zip(spelled[rows.index], times, cells, strict=True):
-        yield entity, time, {str(name): spoken(one) if isinstance(one, datetime) else one for name, one in row.items()}
+    found: _Called = {}
+    for name, time, row in zip(compress(called, chosen), times, cells, strict=True):
+        spelled = {str(key): spoken(one) if isinstance(one, datetime) else one for key, one in row.items()}
+        found.setdefault(name, []).append((time, spelled))
+    return found
 
 
 def _repeating(fact: str, told: Sequence[_Told]) -> Iterator[str]:

@@ -47,6 +47,36 @@ def ticket(number: int, key: Any) -> dict[str, Any]:
     }
 
 
+ROWS: dict[str, tuple[list[str], str]] = {
+    "the entity repeats itself": (["key"], "customer"),
+    "the key has two columns": (["key", "customer"], "key"),
+    "the key has two columns and the entity is neither": (["opened", "customer"], "text"),
+}
+
+
+@pytest.mark.parametrize("case", ROWS)
+@pytest.mark.parametrize(("known_at", "passed"), [("closed", False), (None, True)])
+def test_the_row_of_an_example_is_looked_at_whatever_it_is_about(
+    prepare: Prepare, case: str, known_at: str | None, passed: bool
+) -> None:
+    key, entity = ROWS[case]
+    made = prepare(
+        [ticket(number, f"T{number}") | {"customer": f"c/{number // 3}"} for number in range(100)],
+        source={
+            "columns": {"key": "string", "customer": "string", **COLUMNS},
+            "key": key,
+            "event_time": "opened",
+            "known_at": known_at,
+            "nullable": ["closed", "resolution", "minutes", "resolved"],
+        },
+        examples={"entity": entity, "prediction_time": "opened", "facts": ["minutes"]},
+        serving={"entity": ["text"], "given": ["minutes"]},
+    )
+    problems = leakage_of(made).problems
+    told = [one for one in problems if one.startswith("fact 'minutes' repeats rows.minutes, which became known only")]
+    assert (problems, bool(told)) == (tuple(told), not passed)
+
+
 @pytest.mark.parametrize("fact", ["resolution", "minutes", "resolved"])
 @pytest.mark.parametrize("kind", KEYS)
 def test_a_later_column_among_the_facts_is_found_under_every_type_of_key(
