@@ -259,6 +259,18 @@ def test_what_a_table_holds_is_looked_up(make_product: Make, serve: Any) -> None
         served.facts(**{"Ticket ID": "9999"})
 
 
+def test_a_feature_takes_no_column_of_the_examples_away(
+    make_product: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stand wherever the column is named, as the label, too."""
+    for name in ("product.yaml", "tickets.csv"):
+        monkeypatch.setitem(BLOCKS, name, BLOCKS[name].replace("Team", "team"))
+    monkeypatch.setitem(BLOCKS, "features.yaml", OWN_HISTORY.replace("last_team: Team", "team: Subject"))
+    product, store = make_product("with features", changes={"examples": {"facts": []}}), LocalArtifactStore(tmp_path)
+    with pytest.raises(ContractError, match=r"features\.yaml: source 'tickets'.* names of the features team: nobody"):
+        make_training_set(product, take_snapshot(product, AS_OF, store), None, store)
+
+
 def test_a_feature_is_no_time_at_which_a_question_is_asked(make_product: Make, tmp_path: Path) -> None:
     product = make_product("with features", changes={"examples": {"prediction_time": "tickets_7d"}})
     store = LocalArtifactStore(tmp_path / "store")

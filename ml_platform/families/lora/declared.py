@@ -40,6 +40,12 @@ class _RowReader:
             )
         self.features = product.features.feature_names if product.features else ()
         own = tuple(product.spec.sources[source].columns)
+        if taken := sorted(set(own) & set(self.features)):
+            raise ContractError(
+                f"{product.folder / (product.spec.files.features or 'features.yaml')}: source '{source}', of which "
+                f"examples are made, has columns with the names of the features {', '.join(taken)}: nobody could tell "
+                "which is meant. Rename the features."
+            )
         self.columns = (*own, *self.features)
         for key, named, known in (
             ("entity", spec.entity, self.columns),
