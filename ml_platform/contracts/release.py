@@ -87,6 +87,12 @@ class Release(GrowingContract):
         """64 hexadecimal digits; people may use the first 12."""
         return self.sha256
 
+    @property
+    def behaviour_sha256(self) -> str:
+        """The digest of all that can change what it does: without why its run started, and from which commit."""
+        code = self.code.model_copy(update={"git_commit": None})
+        return self.model_copy(update={"trigger": None, "code": code}).sha256
+
 
 class Candidate(Contract):
     """The manifest of a trained artifact: digests of what it is and of what it came from."""

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Self
 
 from ml_platform.contracts.deployment import DeploymentState, ReleaseState
@@ -31,12 +30,12 @@ class Replay:
     LedgerCorruptError that names it; the replay is not to be used afterwards.
 
     `pins` are the events that pin a policy, their signatures not verified; `promoted` is the promotion of each release
-    that was in production, the one that served last at the end; `falls` are the times at which a release was aborted or
-    rolled back; `alert` is the newest alert; `opened` opened the canary that is in its slot, `shadowed` the shadow;
-    `refusals` are the refused admissions of the present epoch; `stepped` began the canary's present step, `frozen` the
-    freeze, `unfrozen` ended the last one; `decisions` are the newest ones recorded, `signed` the sign-offs of the
-    present canary, not verified; `moved` is the last move, `served` the one that filled the production slot; `waiting`
-    became eligible in a freeze.
+    that was in production, the one that served last at the end; `falls` are the aborts and rollbacks, by the
+    `behaviour_sha256` of the release; `alert` is the newest alert; `opened` opened the canary that is in its slot,
+    `shadowed` the shadow; `refusals` are the refused admissions of the present epoch; `stepped` began the canary's
+    present step, `frozen` the freeze, `unfrozen` ended the last one; `decisions` are the newest ones recorded, `signed`
+    the sign-offs of the present canary, not verified; `moved` is the last move, `served` the one that filled the
+    production slot; `waiting` became eligible in a freeze and is of the newest day.
     """
 
     product: str
@@ -51,7 +50,7 @@ class Replay:
     registered: dict[str, Event] = field(default_factory=dict)
     pins: list[Event] = field(default_factory=list)
     promoted: dict[str, Event] = field(default_factory=dict)
-    falls: dict[str, list[datetime]] = field(default_factory=lambda: defaultdict(list))
+    falls: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
     alert: Event | None = None
     slots: dict[SlotName, str] = field(default_factory=dict)
     canary_step: int = 0

@@ -181,7 +181,7 @@ def _canary_resumed(replay: "Replay", payload: CanaryResumed, _: Event) -> None:
 def _canary_aborted(replay: "Replay", payload: CanaryAborted, event: Event) -> None:
     _require_canary(replay, payload.release_id, *OPEN)
     _close_canary(replay, payload.release_id, ReleaseState.ABORTED)
-    replay.falls[payload.release_id].append(event.recorded_at)
+    replay.falls[replay.releases[payload.release_id].behaviour_sha256].append(event)
 
 
 def _release_promoted(replay: "Replay", payload: ReleasePromoted, event: Event) -> None:
@@ -200,7 +200,7 @@ def _release_rolled_back(replay: "Replay", payload: ReleaseRolledBack, event: Ev
     replay.states[payload.release_id] = ReleaseState.ROLLED_BACK
     replay.states[payload.to] = ReleaseState.PRODUCTION
     replay.slots[SlotName.PRODUCTION] = payload.to
-    replay.falls[payload.release_id].append(event.recorded_at)
+    replay.falls[replay.releases[payload.release_id].behaviour_sha256].append(event)
     replay.promoted[payload.to] = replay.promoted.pop(payload.to)  # served last
     replay.served = event
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from ml_platform.contracts.events import Event
 from ml_platform.lineage.key_values import TrustedKeys
 from ml_platform.lineage.pins import counting_pin, why_not_pinned
-from ml_platform.lineage.quarantine import quarantine_of
+from ml_platform.lineage.quarantine import quarantine_in
 from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.verification import assess_evidence, assess_served
 
@@ -42,7 +42,7 @@ def why_no_standing(
     """
     release = replay.releases[release_id]
     policy = replay.policies[release.promotion_policy.content_sha256]
-    quarantine = quarantine_of(replay.falls.get(release_id, ()), policy.quarantine)
+    quarantine = quarantine_in(replay, release_id)
     if quarantine.holds(now):
         return {QUARANTINE: quarantine.sentence}
     before = [(event, envelope) for event, envelope in pins if event.sequence < let_in.sequence]
@@ -65,7 +65,7 @@ def proven_anew(
     """
     release = replay.releases[release_id]
     policy = replay.policies[release.promotion_policy.content_sha256]
-    if quarantine_of(replay.falls.get(release_id, ()), policy.quarantine).holds(now):
+    if quarantine_in(replay, release_id).holds(now):
         return False
     if why_not_pinned(release.product, policy.sha256, counting_pin(pins, trust.operators)):
         return False

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from ml_platform.contracts.deployment import ReleaseState
 from ml_platform.contracts.events import ReleaseEligible, ReleaseHeld
+from ml_platform.contracts.mandatory import why_in_name_only
 from ml_platform.contracts.policy import PromotionPolicy, SlotName
 from ml_platform.contracts.release import Release
 from ml_platform.contracts.slot_moves import (
@@ -20,7 +21,7 @@ from ml_platform.errors import NotEligibleError
 from ml_platform.lineage.keys import TrustedKeys
 from ml_platform.lineage.ledger import Transaction
 from ml_platform.lineage.pins import counting_pin, why_not_pinned
-from ml_platform.lineage.quarantine import quarantine_of
+from ml_platform.lineage.quarantine import quarantine_in
 from ml_platform.lineage.replay_rules import FALLEN
 from ml_platform.lineage.standing import PINNED, QUARANTINE, Trust, why_no_standing
 from ml_platform.lineage.verification import Eligibility, assess_evidence, outdated_comparisons
@@ -71,7 +72,10 @@ class Door:
         pin = counting_pin(self.transaction.pins(), self.operators)
         if reason := why_not_pinned(release.product, policy.sha256, pin):
             return _held(release, {PINNED: reason})
-        quarantine = quarantine_of(replay.falls.get(release.release_id, ()), policy.quarantine)
+        if wrong := why_in_name_only(policy):
+            command = f"`mlp policy pin {release.product} --reason …`"
+            return _held(release, {PINNED: f"In the pinned policy {wrong}. Correct it, and pin it with {command}."})
+        quarantine = quarantine_in(replay, release.release_id)
         if quarantine.holds(self.now):
             return _held(release, {QUARANTINE: quarantine.sentence})
         return None if found.eligible else _held(release, dict(found.reasons))

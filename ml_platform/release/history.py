@@ -12,7 +12,7 @@ from ml_platform.contracts.release import Release
 from ml_platform.errors import InvalidInputError
 from ml_platform.lineage.keys import TrustedKeys
 from ml_platform.lineage.ledger import Ledger
-from ml_platform.lineage.quarantine import Quarantine, quarantine_of
+from ml_platform.lineage.quarantine import Quarantine, quarantine_in
 from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.verification import Eligibility, assess_evidence
 
@@ -106,6 +106,6 @@ def _record(replay: Replay, release_id: str, mlflow_version: str | None) -> Rele
         held_by=getattr(judged, "gates", {}),
         recorded_at=registered.recorded_at,
         actor=registered.actor,
-        quarantine=quarantine_of(replay.falls.get(release_id, ()), policy.quarantine),
+        quarantine=quarantine_in(replay, release_id),
         mlflow_version=mlflow_version,
     )

@@ -16,7 +16,7 @@ from ml_platform.contracts.slot_moves import (
     ReleasePromoted,
 )
 from ml_platform.errors import RefusedError
-from ml_platform.lineage.quarantine import quarantine_of
+from ml_platform.lineage.quarantine import quarantine_in
 from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.replay_rules import FALLEN, UNSERVED
 from ml_platform.release.door import Door
@@ -100,9 +100,10 @@ def resume_canary(door: Door, release_id: str, reason: str) -> Move | Held:
 
 def abort_canary(door: Door, release_id: str, reason: str) -> Move:
     """Takes the canary out of its slot and quarantines it."""
-    policy, replay = door.policy_of(door.find(release_id)), door.transaction.replay
+    door.find(release_id)
+    replay = door.transaction.replay
     move = door.move(CanaryAborted(release_id=release_id, reason=reason), "canary aborted")
-    quarantine = quarantine_of(replay.falls[release_id], policy.quarantine)
+    quarantine = quarantine_in(replay, release_id)
     return Move(replay.product, release_id, None, 0.0, move.epoch, True, f"canary aborted. {quarantine.sentence}")
 
 

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from ml_platform.contracts.release import Release
 from ml_platform.lineage.ledger import Ledger, Reading
+from ml_platform.lineage.quarantine import falls_of
 from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.standing import Trust
 from ml_platform.serving.admission import assess_admission, let_in_by, why_off_plan
@@ -68,6 +69,6 @@ def _known(replay: Replay, trust: Trust, release_id: str, place: Place) -> Known
         let_in.sequence if let_in else None,
         len(replay.evidence.get(release_id, ())),
         len(replay.pins),
-        len(replay.falls.get(release_id, ())),
+        len(falls_of(replay, release_id)),
         keys,
     )

@@ -31,10 +31,16 @@ def small_policy(version: str, valid_days: int) -> PromotionPolicy:
     return make_policy(version=version, gates=gates, evidence_valid_days=valid_days, canary=steps)
 
 
+def from_another_commit(release: Release) -> Release:
+    """The same bytes under another id."""
+    return release.model_copy(update={"code": release.code.model_copy(update={"git_commit": "7" * 40})})
+
+
 POLICIES = (small_policy("1.0.0", 30), small_policy("0.9.0", 90))
 RELEASES = (
     *(make_release(date(2013, 3, day), day, POLICIES[0]) for day in (1, 2)),
     *(make_release(date(2013, 3, 2), seed, POLICIES[0]) for seed in (3, 4)),
+    from_another_commit(make_release(date(2013, 3, 2), 2, POLICIES[0])),
     make_release(date(2013, 3, 2), 5, POLICIES[1]),
 )
 BY_ID = {release.release_id: release for release in RELEASES}
@@ -67,7 +73,10 @@ class Oracle:
 
     facts: dict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
     pins: list[tuple[str, str]] = field(default_factory=list)
-    falls: dict[str, list[datetime]] = field(default_factory=lambda: defaultdict(list))
+    falls: list[tuple[str, datetime]] = field(default_factory=list)
+    """The candidates that fell, under whatever id of a release, and when."""
+    served: tuple[str | None, int] = (None, 0)
+    """What is in production, and how many falls there had been before it came there."""
     revoked: set[str] = field(default_factory=set)
     spoilt: set[str] = field(default_factory=set)
     opened: set[str] = field(default_factory=set)
@@ -102,7 +111,9 @@ class Oracle:
 
     def quarantined(self, release: Release, now: datetime) -> bool:
         """24 hours after the first fall, 48 after the second, for ever after the third."""
-        falls = self.falls[release.release_id]
+        production, before = self.served
+        counting = self.falls[:before] if release.release_id == production else self.falls
+        falls = [at for candidate, at in counting if candidate == release.model.candidate_sha256]
         return len(falls) > 2 or bool(falls and now < falls[-1] + timedelta(hours=24 * 2 ** (len(falls) - 1)))
 
     def unproven(self, release: Release, now: datetime) -> Iterator[str]:
@@ -160,11 +171,13 @@ class Oracle:
             self.stepped_at = None
         if self.shadow and after.releases.get(self.shadow) is ReleaseState.CANARY:
             self.shadow = None
+        if (production := after.slots.get(SlotName.PRODUCTION)) != self.served[0]:
+            self.served = production, len(self.falls)
         for release_id, where in after.releases.items():
             if before.releases.get(release_id) is where:
                 continue
             if where in (ReleaseState.ABORTED, ReleaseState.ROLLED_BACK):
-                self.falls[release_id].append(now)
+                self.falls.append((BY_ID[release_id].model.candidate_sha256, now))
             if where is ReleaseState.CANARY:
                 self.opened.add(release_id)
             if where is ReleaseState.PRODUCTION and before.slots.get(SlotName.CANARY) == release_id:

@@ -30,7 +30,7 @@ EITHER = st.integers(0, 1)
 THEN = st.sampled_from(
     ["", "promote", "advance promote", "advance advance advance", "pause promote", "pause resume", "abort"]
 )
-BEHIND_THE_SHADOW = st.sampled_from(["hold", "open", "open promote", "hold", "close_shadow", ""])
+BEHIND_THE_SHADOW = st.sampled_from(["hold", "open", "open promote", "close_shadow", "hold", "close_shadow", ""])
 BEHIND = st.sampled_from([0, 0, 0, 0, 1])
 SHADOWING = ("open_shadow", "close_shadow")
 MOVES = st.sampled_from(["open", "advance", "pause", "resume", "abort", "promote", "promote", *SHADOWING])
