@@ -19,7 +19,6 @@ from assets.chain import Chain
 from assets.shown import artifact_metadata, markdown_table
 from ml_platform.contracts.evidence import CheckResult, GateResult, Verdict
 from ml_platform.contracts.policy import SlotName
-from ml_platform.contracts.product import PromptSpec
 from ml_platform.contracts.report import EvaluationReport
 from ml_platform.lineage.artifacts import Artifact
 from resources.manifests import Value
@@ -119,16 +118,13 @@ def gates_shown(results: tuple[GateResult, ...]) -> dict[str, Any]:
 def _reference(chain: Chain, store: StoreResource) -> "Reference":
     """The release in production with its weights and its prompt, or the bare base model."""
     from ml_platform.evaluation.evaluate import BASE, Reference
-    from ml_platform.lineage.contents import find_content
     from ml_platform.lineage.ledger import Ledger
 
     replay = Ledger(store.home.ledger_url).replay(chain.product.name)
     release_id = replay.state().slots.get(SlotName.PRODUCTION)
     if release_id is None:
         return Reference(BASE)
-    release, artifacts = replay.releases[release_id], store.store()
-    weights = artifacts.open("candidate", release.model.candidate_sha256)
-    return Reference(release_id, weights, find_content(artifacts, PromptSpec, release.prompt.content_sha256))
+    return Reference.of_release(replay.releases[release_id], chain.product, store.store())
 
 
 def _checks(chain: Chain, traced: Ancestry, store: StoreResource) -> list[CheckResult]:

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from ml_platform.contracts.product import PromptSpec
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.progress import Reporter
+from ml_platform.contracts.release import Release
+from ml_platform.errors import ArtifactCorruptError
 from ml_platform.evaluation.generation import Model, OpenPredictor, candidate_of, generate_answers, time_requests
 from ml_platform.evaluation.items import TEST, Item, choose_items, choose_reference_items, sample
 from ml_platform.families.lora.prepare import load_examples
 from ml_platform.lineage.artifacts import Artifact, ArtifactStore
+from ml_platform.lineage.contents import find_content
 
 BASE = "base"
 """The name of the reference where no release is in production: the bare base model."""
@@ -18,12 +21,27 @@ BASE = "base"
 class Reference:
     """What a candidate is compared with: `base` for the bare base model, or a release by its id.
 
-    `prompt` is the prompt of that release; None takes the product's present one.
+    `prompt` is the prompt of that release. With another one it would do worse than it does for users, and whatever it
+    is compared with would look better: there is no default.
     """
 
     name: str
     candidate: Artifact | None = None
     prompt: PromptSpec | None = None
+
+    @classmethod
+    def of_release(cls, release: Release, product: Product, store: ArtifactStore) -> "Reference":
+        """A release with its weights and its prompt. Raises ArtifactCorruptError where they are not in the store."""
+        named, release_id = release.prompt, release.release_id
+        kept = find_content(store, PromptSpec, named.content_sha256)
+        prompt = product.prompt if kept is None and product.prompt.sha256 == named.content_sha256 else kept
+        if prompt is None:
+            raise ArtifactCorruptError(
+                f"the prompt {named.content_sha256[:12]} (version {named.version}) of release {release_id[:12]}, "
+                "which the candidate is to be compared with, is not in the store. Restore it, or put that prompt back "
+                "into the product's folder until it is kept again: with another one the comparison proves nothing."
+            )
+        return cls(release_id, store.open("candidate", release.model.candidate_sha256), prompt)
 
 
 @dataclass(frozen=True)
@@ -84,11 +102,11 @@ def _items(product: Product, training_set: Artifact) -> tuple[tuple[Item, ...], 
 
 
 def _reference_model(product: Product, candidate: Artifact, reference: Reference) -> tuple[Model, list[str]]:
-    """What the candidate is compared with, behind its own prompt where that is known; otherwise a note says so."""
-    if reference.candidate is None:
+    """What the candidate is compared with, behind its own prompt; a note says where it learned with another one."""
+    prompt = reference.prompt
+    if reference.candidate is None or prompt is None:
         made = candidate_of(candidate)
         return Model(made.base_model, made.base_sha256, None, product.prompt), []
-    prompt = reference.prompt or product.prompt
     trained_with = str(reference.candidate.manifest.recipe.get("prompt_sha256", prompt.sha256))
     doubt = (
         f"Release {reference.name[:12]} learned with another prompt ({trained_with[:12]}) than the one that it was "

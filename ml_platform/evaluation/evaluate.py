@@ -53,11 +53,12 @@ def evaluate_candidate(
 
     The candidate answers the test split and every golden set, the reference some of the same items.
     Answers, latencies and the report are each found again when nothing they depend on has changed.
-    Raises ContractError for a reference that is neither `base` nor has a candidate.
+    Raises ContractError for a reference that is neither `base` nor has a candidate and its prompt.
     """
-    if (reference.name == BASE) != (reference.candidate is None):
+    if {reference.candidate is None, reference.prompt is None} != {reference.name == BASE}:
         raise ContractError(
-            f"reference '{reference.name}': '{BASE}' takes no candidate and a release needs one. Give its candidate."
+            f"reference '{reference.name}': '{BASE}' takes no candidate and no prompt, and a release needs its own "
+            "ones. Give both."
         )
     asked = ask(product, training_set, candidate, reference, store, report, open_predictor or open_lora(home))
     inputs = _inputs(training_set, candidate, reference, asked)

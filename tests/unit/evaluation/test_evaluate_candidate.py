@@ -10,10 +10,14 @@ import pytest
 
 from ml_platform.contracts.evidence import CheckResult
 from ml_platform.contracts.example import Example
+from ml_platform.contracts.product import PromptSpec
 from ml_platform.contracts.products import Product
-from ml_platform.errors import ContractError
+from ml_platform.contracts.release import VersionedPart
+from ml_platform.errors import ArtifactCorruptError, ContractError
 from ml_platform.evaluation.evaluate import Reference, load_report
 from ml_platform.evaluation.items import choose_items, choose_reference_items
+from ml_platform.lineage.contents import keep_content
+from tests.samples.releases import make_release
 
 Make = Callable[..., Any]
 
@@ -122,14 +126,14 @@ def test_a_candidate_that_applies_the_same_weights_otherwise_is_asked_anew(
 
 def test_the_reference_answers_once_for_all_candidates(bench: Any, shop: Product, example: Make) -> None:
     test, release = [example(n) for n in range(20)], bench.candidate("bbbb")
-    first = bench.evaluate(shop, test, golden_of(example), against=Reference("f" * 64, release))
+    first = bench.evaluate(shop, test, golden_of(example), against=Reference("f" * 64, release, shop.prompt))
     report = load_report(first)
     assert report.reference == "f" * 64
     assert report.inputs["reference_candidate"] == release.sha256
     bench.calls.clear()
     other = shop.promotion_policy.model_copy(update={"confidence": 0.9})
     changed = Product(**{**vars(shop), "promotion_policy": other})
-    again = bench.evaluate(changed, test, golden_of(example), against=Reference("f" * 64, release))
+    again = bench.evaluate(changed, test, golden_of(example), against=Reference("f" * 64, release, shop.prompt))
     assert bench.calls == []
     assert again.sha256 != first.sha256
 
@@ -205,11 +209,14 @@ def test_a_candidate_that_is_never_right_has_no_cost_per_correct_answer(
 
 
 @pytest.mark.parametrize("name", ["base", "f" * 64])
-def test_a_reference_must_be_the_base_or_a_release_with_its_candidate(
-    bench: Any, shop: Product, example: Make, name: str
+@pytest.mark.parametrize("given", ["the other's", "only a candidate", "only a prompt"])
+def test_a_reference_must_be_the_base_or_a_release_with_its_candidate_and_its_prompt(
+    bench: Any, shop: Product, example: Make, name: str, given: str
 ) -> None:
-    wrong = Reference(name, bench.candidate("bbbb") if name == "base" else None)
-    with pytest.raises(ContractError, match="a release needs one"):
+    both = given == "the other's" and name == "base"
+    candidate = bench.candidate("bbbb") if both or given == "only a candidate" else None
+    wrong = Reference(name, candidate, shop.prompt if both or given == "only a prompt" else None)
+    with pytest.raises(ContractError, match="a release needs its own ones"):
         bench.evaluate(shop, [example(1)], golden_of(example), against=wrong)
 
 
@@ -235,8 +242,31 @@ def test_a_reference_that_learned_with_another_prompt_is_asked_with_its_own_or_a
     bench: Any, shop: Product, example: Make
 ) -> None:
     release = bench.candidate("bbbb", prompt_sha256="0" * 64)
-    report = load_report(bench.evaluate(shop, [example(1)], golden_of(example), against=Reference("f" * 64, release)))
+    against = Reference("f" * 64, release, shop.prompt)
+    report = load_report(bench.evaluate(shop, [example(1)], golden_of(example), against=against))
     assert any("learned with another prompt (000000000000)" in note for note in report.notes)
     own = bench.candidate("bbbb", prompt_sha256=shop.prompt.sha256)
-    same = load_report(bench.evaluate(shop, [example(1)], golden_of(example), against=Reference("f" * 64, own)))
+    against = Reference("f" * 64, own, shop.prompt)
+    same = load_report(bench.evaluate(shop, [example(1)], golden_of(example), against=against))
     assert not any("another prompt" in note for note in same.notes)
+
+
+@pytest.mark.parametrize("damage", ["deleted", "damaged"])
+def test_a_release_whose_prompt_was_lost_is_no_reference_for_with_another_prompt_it_would_look_worse(
+    bench: Any, shop: Product, damage: str
+) -> None:
+    weights, own = bench.candidate("bbbb"), PromptSpec(version="0.9.0", system="{facts}\nAnswer as you learned it.")
+    made = make_release(product="shop")
+    model = made.model.model_copy(update={"candidate_sha256": weights.sha256})
+    named = VersionedPart(version=own.version, content_sha256=own.sha256)
+    release = made.model_copy(update={"model": model, "prompt": named})
+    keep_content(bench.store, own)
+    found = Reference.of_release(release, shop, bench.store)
+    assert found == Reference(release.release_id, bench.store.open("candidate", weights.sha256), own)
+
+    [file] = (bench.home.artifacts / "prompt").rglob("content.json")
+    file.write_text("{}") if damage == "damaged" else shutil.rmtree(file.parent)
+    with pytest.raises(ArtifactCorruptError, match=r"prompt .* \(version 0\.9\.0\) of release .* not in the store"):
+        Reference.of_release(release, shop, bench.store)
+    back = Product(**{**vars(shop), "prompt": own})
+    assert Reference.of_release(release, back, bench.store).prompt == own
