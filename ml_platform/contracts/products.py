@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from ml_platform.contracts.agreement import require_agreement
 from ml_platform.contracts.base import Contract
 from ml_platform.contracts.canonical import file_sha256
 from ml_platform.contracts.feature_spec import FeatureSpec
@@ -171,6 +172,7 @@ def load_product(folder: Path) -> Product:
         features=features,
         serving=optional(ServingSpec, files.serving) or _plain_serving(spec, features),
     )
+    require_agreement(product)
     # Only the release needs it, after hours of training: a mistake is to be told before.
     _ = product.serving_content
     return product

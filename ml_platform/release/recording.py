@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from ml_platform.contracts.decided import SignOff
 from ml_platform.contracts.events import PolicyRecorded, ReleaseRegistered
 from ml_platform.contracts.evidence import Evidence, GateResult, Producer
+from ml_platform.contracts.mandatory import why_in_name_only
 from ml_platform.contracts.pin import PolicyPin
 from ml_platform.contracts.policy import PromotionPolicy
 from ml_platform.contracts.release import Release
@@ -86,7 +87,8 @@ def record_pin(
 ) -> PolicyPin | None:
     """Signs and appends the pin of a policy, the policy itself before it where it is new; None for nothing to do.
 
-    Raises RefusedError without a reason, EvidenceError for a key that is no trusted operator's.
+    Raises RefusedError without a reason or for mandatory gates in name only, EvidenceError for a key that is no trusted
+    operator's.
     """
     transaction, replay, product = door.transaction, door.transaction.replay, door.transaction.replay.product
     if not reason.strip():
@@ -94,6 +96,8 @@ def record_pin(
     counts = counting_pin(transaction.pins(), door.operators)
     if (only_first and replay.pins) or (counts and counts.policy_sha256 == policy.sha256):
         return None
+    if wrong := why_in_name_only(policy):
+        raise RefusedError(f"policy {policy.version} of {product} cannot be pinned: {wrong}. Correct them.")
     if policy.sha256 not in replay.policies:
         transaction.append(PolicyRecorded(policy=policy))
     pin = PolicyPin(

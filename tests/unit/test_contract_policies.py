@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ml_platform.contracts.base import read_mapping
+from ml_platform.contracts.mandatory import why_in_name_only
 from ml_platform.contracts.policy import MANDATORY_GATES, ActionPolicy, PromotionPolicy
 from ml_platform.errors import ContractError
 
@@ -24,6 +25,36 @@ def test_a_policy_that_lacks_a_mandatory_gate_is_refused(gate: str) -> None:
     data["gates"] = [found for found in data["gates"] if found["gate"] != gate]
     with pytest.raises(ContractError, match=f"policy.yaml: the policy lacks the gates {gate}. Add them"):
         PromotionPolicy.parse(data, where="policy.yaml")
+
+
+BUDGET = {"kind": "budget", "metric": "cost_per_request_usd", "at_most": 1.0, "min_n": 1}
+IN_NAME_ONLY = [
+    ("schema_valid", {"kind": "check", "check": "no_leakage"}, "a check of 'schema_valid'"),
+    ("no_leakage", {"kind": "check", "check": "schema_valid"}, "a check of 'no_leakage'"),
+    ("not_worse_than_production", BUDGET, "of kind paired"),
+    ("cost_within_budget", BUDGET | {"metric": "latency_p95_ms"}, "a budget on a metric that begins with 'cost_'"),
+    (
+        "latency_within_budget",
+        {"kind": "threshold", "metric": "latency_p95_ms", "at_least": 1.0, "min_n": 1},
+        "a budget on a metric that begins with 'latency_'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("gate", "instead", "wanted"), IN_NAME_ONLY)
+def test_a_mandatory_gate_proves_what_it_is_called_after(gate: str, instead: dict[str, Any], wanted: str) -> None:
+    data = policy()
+    assert why_in_name_only(PromotionPolicy.parse(data, where="policy.yaml")) == ""
+    data["gates"] = [{"gate": gate, "claim": "c", **instead} if one["gate"] == gate else one for one in data["gates"]]
+    stored = PromotionPolicy.parse(data, where="the ledger, which must stay readable")
+    assert why_in_name_only(stored) == f"mandatory gates are there in name only: '{gate}' must be {wanted}"
+
+
+def test_a_threshold_at_most_is_a_budget_too() -> None:
+    data = policy()
+    instead = BUDGET | {"gate": "cost_within_budget", "claim": "c", "kind": "threshold"}
+    data["gates"] = [instead if one["gate"] == "cost_within_budget" else one for one in data["gates"]]
+    assert why_in_name_only(PromotionPolicy.parse(data, where="policy.yaml")) == ""
 
 
 def test_a_policy_that_names_a_gate_twice_is_refused() -> None:

@@ -14,6 +14,7 @@ from ml_platform.errors import EvidenceError, LedgerCorruptError, RefusedError
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.statements import read_pin, sign_evidence, sign_pin, verify_evidence, verify_pin
+from ml_platform.release import door, recording
 from ml_platform.release.controller import Controller, Held, Move
 from tests.samples.releases import (
     NOW,
@@ -101,6 +102,39 @@ def test_only_an_operator_pins_and_only_with_a_reason(controller: Controller) ->
     with pytest.raises(RefusedError, match="with a reason"):
         controller.pin_policy(PRODUCT, POLICY, OPERATOR, " ", NOW, "run")
     assert controller.ledger.events() == ()
+
+
+IN_NAME_ONLY = make_policy(
+    gates=[
+        gate.model_dump(mode="json") | ({"check": "schema_valid"} if gate.gate == "no_leakage" else {})
+        for gate in POLICY.gates
+    ]
+)
+
+
+def test_a_policy_whose_mandatory_gates_are_names_only_is_not_pinned(controller: Controller) -> None:
+    with pytest.raises(RefusedError, match="in name only: 'no_leakage' must be a check of 'no_leakage'"):
+        pin(controller, IN_NAME_ONLY)
+    assert controller.ledger.events() == ()
+
+
+def test_a_pin_from_before_lets_nothing_further_through_and_takes_nothing_away(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = make_release(policy=IN_NAME_ONLY)
+    with monkeypatch.context() as before:
+        for module in (door, recording):
+            before.setattr(module, "why_in_name_only", lambda _: "")
+        pin(controller, IN_NAME_ONLY)
+        controller.register_release(release, IN_NAME_ONLY, NOW, "run")
+        controller.record_verdicts(release, make_results(IN_NAME_ONLY), inputs_of(release), KEY, NOW, "run")
+        assert isinstance(opened(controller, release), Move)
+    held = controller.promote(PRODUCT, release.release_id, LATER + timedelta(days=1), "run")
+    assert isinstance(held, Held)
+    assert "'no_leakage' must be a check of 'no_leakage'. Correct it, and pin it with" in held.reasons["policy_pinned"]
+    assert list(controller.state(PRODUCT).slots.values()) == [release.release_id]
+    assert controller.ledger.verify(controller.trusted, controller.operators)
+    assert controller.abort_canary(PRODUCT, release.release_id, "out", LATER, "operator").changed
 
 
 def test_the_first_pin_is_made_once_whoever_signed_it(controller: Controller) -> None:

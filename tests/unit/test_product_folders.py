@@ -205,3 +205,15 @@ def test_every_change_of_product_code_shows_in_the_digests(folder: Path) -> None
     after = load_product(folder).file_digests()
     assert after["sources.py"] != before["sources.py"]
     assert set(after) - set(before) == {"sub/more.py"}
+
+
+def test_a_mandatory_gate_that_looks_at_something_else_is_refused_with_its_file(folder: Path) -> None:
+    rewritten(folder / "promotion_policy.yaml", "check: no_leakage", "check: schema_valid")
+    with pytest.raises(ContractError, match=r"promotion_policy\.yaml: mandatory gates .* 'no_leakage' must be a check"):
+        load_product(folder)
+
+
+def rewritten(path: Path, plain: str, mistaken: str) -> None:
+    text = path.read_text("utf-8")
+    assert plain in text
+    path.write_text(text.replace(plain, mistaken), "utf-8")

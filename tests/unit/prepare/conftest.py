@@ -49,9 +49,17 @@ POLICY = {
     "gates": [
         {"kind": "check", "gate": "schema_valid", "claim": "c", "check": "schema_valid"},
         {"kind": "check", "gate": "no_leakage", "claim": "c", "check": "no_leakage"},
+        {
+            "kind": "paired",
+            "gate": "not_worse_than_production",
+            "claim": "c",
+            "metrics": ["json_valid"],
+            "margin": 0.1,
+            "min_n": 1,
+        },
         *(
-            {"kind": "budget", "gate": gate, "claim": "c", "metric": "latency_p95_ms", "at_most": 1, "min_n": 1}
-            for gate in ("not_worse_than_production", "cost_within_budget", "latency_within_budget")
+            {"kind": "budget", "gate": f"{of}_within_budget", "claim": "c", "metric": metric, "at_most": 1, "min_n": 1}
+            for of, metric in (("cost", "cost_per_request_usd"), ("latency", "latency_p95_ms"))
         ),
     ],
     "canary": {"steps": [0.5], "min_minutes_per_step": 1},
