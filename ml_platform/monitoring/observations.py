@@ -112,13 +112,9 @@ class Feed:
 
     def _disliked_by(self, feedback: Iterable[Feedback]) -> Iterator[Seen]:
         """The answers of which it is news that somebody disliked them."""
-        said = [one for one in feedback if one.kind in DISLIKES]
-        names = {one.response_id for one in said if one.response_id is not None} - self._disliked
-        names = {name for name in names if name in self._young or name in self._settling}
-        entities = {one.entity_key or "" for one in said if one.response_id is None}
-        if not names and not entities:
-            return
-        for answered in find_answers(self._store, self._product, names, entities):
+        said = {one.response_id for one in feedback if one.response_id is not None and one.kind in DISLIKES}
+        names = {name for name in said - self._disliked if name in self._young or name in self._settling}
+        for answered in find_answers(self._store, self._product, names) if names else ():
             name = answered.record.response_id
             if name in self._settling:
                 before = self._settling[name]

@@ -80,8 +80,11 @@ def said_positive(record: ProvenanceRecord, evaluation: EvaluationSpec | None) -
 
 
 def is_disliked(feedback: Iterable[Feedback]) -> bool:
-    """Whether anybody disliked the answer. A thumb up beside it takes nothing back: order does not matter."""
-    return any(one.kind in DISLIKES for one in feedback)
+    """Whether anybody disliked the answer. A thumb up beside it takes nothing back: order does not matter.
+
+    What was said of an entity names no answer, and may be older than each: with it one person could dislike all.
+    """
+    return any(one.kind in DISLIKES and one.response_id is not None for one in feedback)
 
 
 def judged_signals(said: tuple[bool, ...], happened: tuple[bool | None, ...]) -> dict[Signal, float]:

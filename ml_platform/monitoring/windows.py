@@ -114,7 +114,7 @@ class WindowTally:
             arm.columns[signal].add(user, value)
         self._add_further(arm, user, observed)
         arm.errors.update(error.kind for error in record.errors)
-        arm.feedback.update(one.kind.value for one in observed.answered.feedback)
+        arm.feedback.update(one.kind.value for one in observed.answered.feedback if one.response_id is not None)
         arm.flaws.update(observed.label.flaws)
         arm.mature += seen.mature
         arm.labelled += seen.labelled

@@ -1,4 +1,4 @@
-"""Answers by what names them: their responses, or the entities that they are about."""
+"""Answers by their names."""
 
 from collections.abc import Iterable
 
@@ -10,24 +10,20 @@ from ml_platform.lineage.provenance.schema import responses
 from ml_platform.lineage.provenance.store import PAGE, Answered, ProvenanceStore, record_of
 
 
-def find_answers(
-    store: ProvenanceStore, product: str, response_ids: Iterable[str] = (), entities: Iterable[str] = ()
-) -> list[Answered]:
-    """The answers of a product with these names or about these entities, with all that was said of them.
+def find_answers(store: ProvenanceStore, product: str, response_ids: Iterable[str]) -> list[Answered]:
+    """The answers of a product with these names, with all that was said of them.
 
     What the store does not have, and records that were changed, are left out. Raises what the store raises.
     """
     records: dict[str, ProvenanceRecord] = {}
-    # Two queries, for each has its index; OR would leave it to the planner.
-    for column, wanted in ((responses.c.response_id, response_ids), (responses.c.entity, entities)):
-        names = sorted(set(wanted))
-        for first in range(0, len(names), PAGE):
-            query = select(responses.c.content, responses.c.sha256, responses.c.response_id)
-            named = column.in_(names[first : first + PAGE])
-            for row in store.rows(query.where(responses.c.product == product, named)):
-                try:
-                    records[row.response_id] = record_of(row.content, row.sha256, row.response_id)
-                except IntegrityError:
-                    continue
+    names = sorted(set(response_ids))
+    for first in range(0, len(names), PAGE):
+        query = select(responses.c.content, responses.c.sha256, responses.c.response_id)
+        named = responses.c.response_id.in_(names[first : first + PAGE])
+        for row in store.rows(query.where(responses.c.product == product, named)):
+            try:
+                records[row.response_id] = record_of(row.content, row.sha256, row.response_id)
+            except IntegrityError:
+                continue
     known = [*records.values()]
     return [one for first in range(0, len(known), PAGE) for one in store.join(known[first : first + PAGE])]

@@ -303,12 +303,13 @@ def test_a_dislike_of_a_mature_answer_keeps_its_label(store: ProvenanceStore, wa
     assert watched.read() == {}
 
 
-def test_feedback_may_name_what_it_is_about(store: ProvenanceStore, watched: Watched) -> None:
-    put(store, make_answer(1), make_answer(501), make_answer(2))
-    watched.read()
+def test_nobody_dislikes_all_answers_about_an_entity_at_once(store: ProvenanceStore, watched: Watched) -> None:
     about = make_answer(1).entity
-    put(store, make_feedback(1, response_id=None, entity=about, kind=FeedbackKind.THUMBS_DOWN))
-    assert watched.read().keys() == {response_id_of(1), response_id_of(501)}
+    put(store, make_answer(1), make_feedback(1, response_id=None, entity=about, kind=FeedbackKind.THUMBS_DOWN))
+    before = watched.one()
+    put(store, make_answer(501), make_feedback(2, response_id=None, entity=about, kind=FeedbackKind.REPHRASED))
+    after = watched.one()
+    assert [one.signals[Signal.DISLIKED] for one in (before, after)] == [0.0, 0.0]
 
 
 def test_a_store_that_is_not_there_is_told_of(tmp_path: Path) -> None:

@@ -100,6 +100,8 @@ def test_what_was_recorded_and_said_is_counted_by_kind(store: ProvenanceStore) -
     note = RecordedError(kind="features_unknown", message="")
     put(store, make_answer(1, errors=(note,)), make_answer(2), make_feedback(1), make_feedback(2, idempotency_key="x"))
     put(store, make_feedback(2, kind=FeedbackKind.THUMBS_DOWN, given_at=NOW + 5 * HOUR))
+    of_all = make_feedback(3, response_id=None, entity=make_answer(1).entity, kind=FeedbackKind.THUMBS_DOWN)
+    put(store, of_all)
     found = report(store)
     (one,) = found.arms
     assert one.errors == {"features_unknown": 1}
