@@ -6,7 +6,6 @@ from datetime import datetime
 from ml_platform.contracts.deployment import ReleaseState
 from ml_platform.contracts.events import ReleaseEligible, ReleaseHeld
 from ml_platform.contracts.mandatory import why_in_name_only
-from ml_platform.contracts.mandatory import why_in_name_only
 from ml_platform.contracts.policy import PromotionPolicy, SlotName
 from ml_platform.contracts.release import Release
 from ml_platform.contracts.slot_moves import (
