@@ -26,7 +26,7 @@ from ml_platform.contracts.home import Home
 from ml_platform.errors import InvalidInputError, TrainingError
 from ml_platform.lineage.object_store import URL_VARIABLE
 from resources.state import PROJECT, home_at
-from resources.training_pod import ENTRY, TrainingPod
+from resources.training_pod import ENTRY, SEEN, TrainingPod
 
 if TYPE_CHECKING:
     from dagster_k8s import PipesK8sClient
@@ -83,7 +83,10 @@ class KubernetesLauncher(TrainingLauncher):
         from dagster_k8s.client import DagsterK8sError
 
         pod = TrainingPod.read(Path(self.pod_file))
-        inside = _below_home(request, home_at(self.home_path))
+        home = home_at(self.home_path)
+        inside = _below_home(request, home)
+        for folder in SEEN:  # Kubernetes would make what is not there, as root
+            (home.root / folder).mkdir(parents=True, exist_ok=True)
         reader = _pod_reader()
         client = _watchful_client(pod, reader)
         try:

@@ -6,15 +6,27 @@ spec that every launch uses, and `gpus` has no default, so that no launch path c
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ml_platform.contracts.base import Contract
 from ml_platform.lineage.object_store import URL_VARIABLE
 
 CONTAINER = "train"
 ENTRY = "ml_platform.families.lora.entry"
+
+SEEN = {
+    "work/requests": True,
+    "work/candidates": False,
+    "artifacts": False,
+    "base_models": False,
+    "mlflow_artifacts": False,
+}
+"""The folders of the home that a pod sees, and whether it may only read them.
+
+Never the whole home: the keys that sign lie in it, as the same user, and so do staged adapters and the ledger.
+"""
 
 
 class Toleration(Contract):
@@ -45,8 +57,8 @@ class TrainingPod(Contract):
     """deploy/training_pod.yaml.
 
     `home` is the claim that holds ML_PLATFORM_HOME; it must be the volume that the Dagster run sees, for
-    the request is read from it, and the candidate is stored in it unless there is an object store. Memory and
-    storage are Kubernetes quantities, times are in minutes.
+    the request is read from it, and the candidate is stored in it unless there is an object store. The pod sees the
+    folders of it that training needs, `SEEN`. Memory and storage are Kubernetes quantities, times are in minutes.
     """
 
     namespace: str
@@ -73,6 +85,15 @@ class TrainingPod(Contract):
     kube_context: str | None = None
     poll_seconds: Annotated[float, Field(gt=0.0)] = 10.0
 
+    @model_validator(mode="after")
+    def _mounts_the_home_by_its_folders_only(self) -> Self:
+        if whole := [name for name, volume in self.volumes.items() if volume.claim == self.home.claim]:
+            raise ValueError(
+                f"volumes: {', '.join(whole)} is the claim of the home, whose keys a training pod must not see. Leave "
+                "it out: the pod gets the folders that it needs."
+            )
+        return self
+
     def command(self, request: PurePosixPath) -> list[str]:
         """The training process for a request file below the home; one process a GPU.
 
@@ -96,7 +117,6 @@ class TrainingPod(Contract):
             self.gpu_resource: str(self.gpus),
         }
         claims = {"home": self.home, **self.volumes}
-        mounts = [{"name": name, "mountPath": v.path, "readOnly": v.read_only} for name, v in claims.items()]
         return {
             "restartPolicy": "Never",
             "activeDeadlineSeconds": round(60 * self.finish_within_minutes),
@@ -119,7 +139,7 @@ class TrainingPod(Contract):
                     "env": self._environment(artifact_url),
                     "resources": {"requests": limits, "limits": limits},
                     "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                    "volumeMounts": [*mounts, {"name": "shared-memory", "mountPath": "/dev/shm"}],  # noqa: S108
+                    "volumeMounts": [*self._mounts(), {"name": "shared-memory", "mountPath": "/dev/shm"}],  # noqa: S108
                 }
             ],
             "volumes": [
@@ -127,6 +147,16 @@ class TrainingPod(Contract):
                 {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": self.shared_memory}},
             ],
         }
+
+    def _mounts(self) -> list[dict[str, Any]]:
+        home = PurePosixPath(self.home.path)
+        return [
+            *(
+                {"name": "home", "mountPath": str(home / folder), "subPath": folder, "readOnly": only_read}
+                for folder, only_read in SEEN.items()
+            ),
+            *({"name": name, "mountPath": v.path, "readOnly": v.read_only} for name, v in self.volumes.items()),
+        ]
 
     def _environment(self, artifact_url: str | None) -> list[dict[str, Any]]:
         fixed = {"ML_PLATFORM_HOME": self.home.path, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from dagster import AssetExecutionContext, DagsterInstance, ExecuteInProcessResult, asset, materialize
 
+from ml_platform.contracts.home import Home
 from ml_platform.errors import ContractError
 from ml_platform.lineage.object_store import URL_VARIABLE
 from resources.launcher import (
@@ -76,13 +77,36 @@ def test_the_shipped_configuration_asks_for_a_gpu_and_keeps_secrets_out(cluster:
     assert spec["nodeSelector"] == {"node-pool": "gpu"}
     assert spec["restartPolicy"] == "Never"
     assert spec["activeDeadlineSeconds"] == 360 * 60
-    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-    assert mounts == {"home": str(tmp_path), "shared-memory": "/dev/shm"}  # noqa: S108
+    assert {mount["name"] for mount in container["volumeMounts"]} == {"home", "shared-memory"}
     assert spec["volumes"][0]["persistentVolumeClaim"]["claimName"] == "home"
     password = next(entry for entry in container["env"] if entry["name"] == "MLFLOW_TRACKING_PASSWORD")
     assert password["valueFrom"] == {"secretKeyRef": {"name": "mlflow", "key": "password"}}
     assert "value" not in password
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
+
+
+def test_a_pod_sees_what_training_needs_of_the_home_and_none_of_its_keys(cluster: Cluster, tmp_path: Path) -> None:
+    train(cluster, tmp_path, a_request(tmp_path))
+    (pod,) = cluster.created
+    home = Home(tmp_path)
+    mounts = [mount for mount in pod.container["volumeMounts"] if mount["name"] == "home"]
+    assert {Path(mount["mountPath"]) for mount in mounts} == {
+        home.work / "requests",
+        home.work / "candidates",
+        home.artifacts,
+        home.base_models,
+        home.mlflow_artifacts,
+    }
+    assert all(tmp_path / mount["subPath"] == Path(mount["mountPath"]) for mount in mounts)
+    assert all(Path(mount["mountPath"]).is_dir() for mount in mounts), "or Kubernetes makes them, as root"
+    assert [mount["subPath"] for mount in mounts if mount["readOnly"]] == ["work/requests"]
+
+
+def test_the_volume_of_the_home_is_not_mounted_whole_under_another_name() -> None:
+    settings = yaml.safe_load(POD_FILE.read_text())
+    volumes = {"all": {"claim": settings["home"]["claim"], "path": "/all"}}
+    with pytest.raises(ContractError, match="all is the claim of the home, whose keys"):
+        TrainingPod.parse(settings | {"volumes": volumes}, where="test")
 
 
 def variables_of(cluster: Cluster) -> dict[str, str | None]:
