@@ -144,6 +144,12 @@ class EvaluationSpec(Contract):
             raise ValueError("fields belong to answer_format json, which needs at least one")
         return self
 
+    @model_validator(mode="after")
+    def _golden_sets_beside_splits(self) -> Self:
+        if taken := sorted({"train", "validation", "test"} & self.golden_sets.keys()):
+            raise ValueError(f"golden set '{taken[0]}' is called as a split, whose place it would take; rename it")
+        return self
+
 
 class ProductFiles(Contract):
     """Paths below the product folder."""
@@ -167,7 +173,7 @@ class ProductSpec(Contract):
     owner: str
     family: Literal["lora"]
     first_as_of: date
-    max_staleness_days: Annotated[float, Field(gt=0.0)] | None
+    max_staleness_days: Annotated[float, Field(gt=0.0, le=36_500.0)] | None
     files: ProductFiles
     sources: Annotated[
         dict[Name, Annotated[SourceSpec | AnsweredSpec, Field(discriminator="kind")]], Field(min_length=1)

@@ -100,6 +100,14 @@ def test_what_is_wrong_in_any_file_is_told_with_that_file(folder: Path) -> None:
         load_product(folder)
 
 
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+def test_a_golden_set_is_not_called_as_a_split_whose_questions_it_would_replace(folder: Path, name: str) -> None:
+    path = folder / "product.yaml"
+    path.write_text(path.read_text().replace("    answers: {path", f"    {name}: {{path"))
+    with pytest.raises(ContractError, match=rf"product\.yaml: .*golden set '{name}' is called as a split"):
+        load_product(folder)
+
+
 @pytest.mark.parametrize(
     ("plain", "mistaken", "told"),
     [
