@@ -49,6 +49,8 @@ def impossible(one: Comparison) -> str:
             return f"{one.metric} of the {side} is {number(value)}, which is no share; use a budget gate for amounts."
     if one.n == 0 and one.difference is not None:
         return f"{one.metric} was compared on nothing."
+    if one.n and one.p_value is None:  # as only what is yes or no has one: of an amount, more may be worse
+        return f"{one.metric} was not compared as a share; use a budget gate for amounts."
     if None not in (one.candidate, one.reference, one.difference):
         expected = (one.candidate or 0.0) - (one.reference or 0.0)
         if abs(expected - (one.difference or 0.0)) > 1e-6:

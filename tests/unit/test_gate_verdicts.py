@@ -148,6 +148,7 @@ def test_a_slice_that_was_compared_but_not_measured_is_inconclusive() -> None:
         (compared("json_valid", difference=0.0, low=0.01), ERROR, "outside its bounds"),
         (compared("json_valid", candidate=1.4, difference=0.5), ERROR, "no share"),
         (compared("json_valid", candidate=0.95), ERROR, "but its two sides by 0.05"),
+        (compared("json_valid", p_value=None), ERROR, "json_valid was not compared as a share"),
     ],
 )
 def test_a_difference_is_held_against_the_margin(found: Comparison, expected: Verdict, words: str) -> None:
