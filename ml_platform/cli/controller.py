@@ -57,7 +57,7 @@ def _home_of(product: str | None) -> "Home":
 
 def _look_once(home: "Home", product: str | None, *, as_json: bool) -> None:
     looks: list[Look] = []
-    loop = _loop(home, product, looks.append if as_json else _tell)
+    loop = _loop(home, product, looks.append if as_json else _tell, patient=True)
     if not loop.round():
         typer.echo("Another controller leads; `mlp status` shows what it saw.", err=True)
     loop.close()
@@ -65,7 +65,9 @@ def _look_once(home: "Home", product: str | None, *, as_json: bool) -> None:
         print_json(looks)
 
 
-def _loop(home: "Home", product: str | None, tell: Callable[["Look"], None]) -> "ControllerLoop":
+def _loop(
+    home: "Home", product: str | None, tell: Callable[["Look"], None], *, patient: bool = False
+) -> "ControllerLoop":
     from ml_platform.lineage.keys import trusted_keys, trusted_operators
     from ml_platform.lineage.ledger import Ledger
     from ml_platform.lineage.looks import LookStore
@@ -77,7 +79,9 @@ def _loop(home: "Home", product: str | None, tell: Callable[["Look"], None]) -> 
     ledger = Ledger(home.ledger_url, keep_connections=True)
     door = Controller(ledger, trusted_keys(home), gate_producer(), trusted_operators(home))
     actor = f"controller {os.getpid()}@{socket.gethostname()}"
-    return ControllerLoop(home, door, artifact_store(home), LookStore(home.monitoring_url), actor, product, tell)
+    return ControllerLoop(
+        home, door, artifact_store(home), LookStore(home.monitoring_url), actor, product, tell, patient
+    )
 
 
 def _tell(look: "Look") -> None:

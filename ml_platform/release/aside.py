@@ -2,8 +2,8 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import TypeVar
+from concurrent.futures import Future, wait
+from typing import Any, TypeVar
 
 from ml_platform.errors import BusyError
 
@@ -18,19 +18,23 @@ class Aside:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._thread: threading.Thread | None = None
+        self._last: Future[Any] | None = None
 
     def do(self, work: Callable[[], T], *, seconds: float) -> T:
         """What the work returns or raises. Raises BusyError when it takes longer, or what was begun before it does."""
-        if self._thread is not None and self._thread.is_alive():
-            raise BusyError(f"{self._name}: what was begun earlier still hangs. Look at the artifact store.")
-        done: Future[T] = Future()
-        self._thread = threading.Thread(target=_run, args=(work, done), name=self._name, daemon=True)
-        self._thread.start()
-        self._thread.join(seconds)
-        if self._thread.is_alive():
+        done = self.begin(work)
+        wait([done], seconds)
+        if not done.done():
             raise BusyError(f"{self._name}: takes longer than {seconds:g} s. Look at the artifact store.")
         return done.result()
+
+    def begin(self, work: Callable[[], T]) -> "Future[T]":
+        """What the work will return or raise. Raises BusyError when what was begun before still goes on."""
+        if self._last is not None and not self._last.done():
+            raise BusyError(f"{self._name}: what was begun earlier still hangs. Look at the artifact store.")
+        self._last = done = Future[T]()
+        threading.Thread(target=_run, args=(work, done), name=self._name, daemon=True).start()
+        return done
 
 
 def _run(work: Callable[[], T], done: "Future[T]") -> None:

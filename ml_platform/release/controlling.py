@@ -38,6 +38,8 @@ class ControllerLoop:
     actor: str
     only: str | None = None
     tell: Callable[[Look], None] = lambda _: None
+    patient: bool = False
+    """Whether a look waits until what goes forward is kept: who looks once has no other look to do it at."""
 
     _records: ProvenanceStore = field(init=False)
     _watches: dict[str, Watch] = field(default_factory=dict)
@@ -92,7 +94,7 @@ class ControllerLoop:
             return Feed(self._records, product, releases, age, since=since)
 
         incidents = Incidents(self.home.incidents / product, self.store)
-        return Watch(product, self.controller, self.store, feed, self.actor, incidents)
+        return Watch(product, self.controller, self.store, feed, self.actor, incidents, self.patient)
 
     @property
     def _lease(self) -> str:

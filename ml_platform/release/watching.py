@@ -2,13 +2,12 @@
 
 import logging
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ml_platform.contracts.decided import DecisionRecorded
-from ml_platform.contracts.monitoring import Action, Decision, Look, Seen
+from ml_platform.contracts.monitoring import Action, Decision, Look
 from ml_platform.contracts.policy import SlotName
 from ml_platform.errors import (
     EpochConflictError,
@@ -21,14 +20,13 @@ from ml_platform.errors import (
 from ml_platform.lineage.artifacts import ArtifactStore
 from ml_platform.lineage.replay import Replay
 from ml_platform.lineage.sign_offs import counting_sign_off
-from ml_platform.monitoring.keeping import keep_decision
-from ml_platform.release.aside import Aside
 from ml_platform.release.controller import Controller
 from ml_platform.release.decide import decide
 from ml_platform.release.incidents import Incidents
 from ml_platform.release.monitor_policies import MonitorPolicies
 from ml_platform.release.moves import Held
 from ml_platform.release.past import past_of
+from ml_platform.release.retention import FORWARD, Retention
 from ml_platform.release.subject import OpenFeed, Subject, name_of, subject_of
 
 logger = logging.getLogger(__name__)
@@ -42,13 +40,8 @@ Nor what goes forward and failed at a store; what stops is asked for again at on
 BLIND_S = 10.0
 """How long stores may fail before that is an incident."""
 
-KEPT_WITHIN_S = 5.0
-"""How long what stops waits until what it was decided on is kept."""
-
 OVER_S = 600.0
 """How long an incident must have been over before it counts as another one."""
-
-FORWARD = (Action.OPEN, Action.STEP_UP, Action.PROMOTE)
 
 
 @dataclass
@@ -65,9 +58,11 @@ class Watch:
     open_feed: OpenFeed
     actor: str
     incidents: Incidents | None = None
+    patient: bool = False
+    """Whether what goes forward is kept within the look, however long that takes: there may be no other look."""
 
     _policies: MonitorPolicies = field(init=False)
-    _aside: Aside = field(init=False)
+    _retention: Retention = field(init=False)
     _subject: Subject | None = None
     _blind_since: float | None = None
     _held: tuple[int, Action, float, str] = (0, Action.HOLD, 0.0, "")
@@ -75,7 +70,7 @@ class Watch:
     _untended: str = ""
 
     def __post_init__(self) -> None:
-        self._aside = Aside("keeping what was decided on")
+        self._retention = Retention(self.product, self.store, self.patient)
         self._policies = MonitorPolicies(self.store)
 
     def look(self) -> Look:
@@ -149,6 +144,7 @@ class Watch:
 
     def _act(self, replay: Replay, decision: Decision) -> Decision:
         """Does what was decided, and returns it; a hold with the reason where it could not be done."""
+        self._retention.turn(decision)
         if decision.action is Action.HOLD:
             return self._recorded(decision)
         sequence, action, until, why = self._held
@@ -156,7 +152,8 @@ class Watch:
             return self._recorded(_held_back(decision, why))
         at = replay.sequence
         try:
-            done = self._apply(decision, self._kept(decision))
+            decision, kept_sha256 = self._retention.keep(decision, self._subject)
+            done = self._apply(decision, kept_sha256)
         except EpochConflictError:
             return _held_back(decision, "somebody else moved a slot meanwhile")
         except OperationError as error:
@@ -187,7 +184,7 @@ class Watch:
         name = (decision.epoch, decision.incident)
         if self._is_news(name):
             with suppress(EpochConflictError):
-                self._apply(decision, self._kept(decision))
+                self._apply(*self._retention.keep(decision, self._subject))
         self._incidents[name] = time.monotonic()
         return decision
 
@@ -198,31 +195,6 @@ class Watch:
         with self.controller.ledger.read(self.product) as view:
             said = [DecisionRecorded.model_validate(event.payload).decision for event in view.replay.decisions]
         return all((one.epoch, one.incident) != name for one in said)
-
-    def _kept(self, decision: Decision) -> str | None:
-        """The digest of what the decision used, kept. What stops is not kept waiting by a store that fails or hangs."""
-        judges = self._subject.plan.judges if self._subject else ()
-        used = tuple(self._used(decision.action))  # a store that hangs looks at them while others come
-        if decision.action in FORWARD:
-            return keep_decision(self.store, decision, used, judges)
-        try:
-            return self._aside.do(lambda: keep_decision(self.store, decision, used, judges), seconds=KEPT_WITHIN_S)
-        except Exception as error:  # noqa: BLE001 - whatever it is, users are harmed while it stands in the way
-            told = str(error) if isinstance(error, MlPlatformError) else repr(error)
-            logger.error("%s: what %s was decided on is not kept: %s", self.product, decision.action, told)  # noqa: TRY400
-            return None
-
-    def _used(self, action: Action) -> Iterable[Seen]:
-        """Every answer that counted; read again from the store when there were too many to be held.
-
-        That may take minutes, in which users would go on to be harmed: what stops keeps the newest.
-        """
-        if self._subject is None:
-            return ()
-        if not self._subject.traffic.forgotten or action not in FORWARD:
-            return self._subject.traffic.seen
-        since = self._subject.traffic.since_epoch
-        return [one for one in self._subject.again().read() if one.epoch >= since]
 
 
 def _held_back(decision: Decision, why: str) -> Decision:

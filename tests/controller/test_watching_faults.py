@@ -17,7 +17,7 @@ from ml_platform.errors import BusyError, StorageError
 from ml_platform.lineage.contents import keep_content
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.monitoring import keeping
-from ml_platform.release import controlling, post_mortem, traffic, watching
+from ml_platform.release import controlling, post_mortem, retention, traffic, watching
 from ml_platform.release.controller import Controller
 from ml_platform.release.decide import decide
 from ml_platform.release.situation import Past, Plan
@@ -91,7 +91,7 @@ def test_nothing_goes_forward_that_cannot_be_kept_and_what_stops_still_stops(wor
     def broken(*_: Any, **__: Any) -> str:
         raise StorageError("the disk is full")
 
-    monkeypatch.setattr(watching, "keep_decision", broken)
+    monkeypatch.setattr(retention, "keep_decision", broken)
     loop = world.loop()
     assert go_on(world, loop, rounds=4) == []
     assert "the disk is full" in world.look(loop).decision.reason
@@ -104,7 +104,7 @@ def test_what_stops_is_done_whatever_a_store_raises(world: Rollout, monkeypatch:
     def unreachable(*_: Any, **__: Any) -> str:
         raise ConnectionAbortedError("what the client of an object store raises, which is none of our errors")
 
-    monkeypatch.setattr(watching, "keep_decision", unreachable)
+    monkeypatch.setattr(retention, "keep_decision", unreachable)
     (decision,) = go_on(world, world.loop(), canary_errors=0.9)
     assert decision.action is Action.ABORT
     assert world.events("decision_recorded")[-1]["kept_sha256"] is None
@@ -122,8 +122,8 @@ def test_what_stops_does_not_wait_for_a_store_that_hangs_nor_begins_to_keep_ther
 
     loop = world.loop()
     go_on(world, loop)
-    monkeypatch.setattr(watching, "keep_decision", hang)
-    monkeypatch.setattr(watching, "KEPT_WITHIN_S", 0.05)
+    monkeypatch.setattr(retention, "keep_decision", hang)
+    monkeypatch.setattr(retention, "KEPT_WITHIN_S", 0.05)
     try:
         world.try_out(3)
         assert [one.action for one in go_on(world, loop, canary_errors=0.9)] == [Action.ABORT]
@@ -223,6 +223,7 @@ def test_what_stops_does_not_wait_until_all_is_read_again_and_the_page_says_what
 
 def test_what_goes_forward_is_kept_whole_though_not_all_of_it_was_held(world: Rollout, monkeypatch: Any) -> None:
     monkeypatch.setattr(traffic, "MOST_SEEN", 100)
+    monkeypatch.setattr(retention, "READ_WITHIN_S", None)
     (decision, *_) = go_on(world, world.loop())
     assert decision.action is Action.STEP_UP
     _, seen = keeping.load_kept(world.store, world.events("decision_recorded")[0]["kept_sha256"])
