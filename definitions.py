@@ -37,10 +37,18 @@ from sensors.reports import reports_sensor
 def product_definitions(folder: Path) -> Definitions:
     """The chain, job and schedule of the product in a folder, or the error that it cannot be read."""
     try:
-        chain = Chain(load_product(folder))
+        return chain_definitions(Chain(load_product(folder)))
     except ContractError as error:
         logging.getLogger(__name__).warning("Product %s has no chain. %s", folder.name, error)
         return Definitions(assets=[broken_product_asset(folder, error)])
+    except Exception as error:
+        # Whatever a folder holds that nobody thought of must not take the other products' chains away.
+        logging.getLogger(__name__).exception("Product %s has no chain.", folder.name)
+        return Definitions(assets=[broken_product_asset(folder, error)])
+
+
+def chain_definitions(chain: Chain) -> Definitions:
+    """The assets, checks, jobs, schedule and sensors of one product."""
     job, watching = continuous_training_job(chain), monitoring_job(chain)
     with warnings.catch_warnings():
         # Partitioned checks are a preview in Dagster 1.13; without them no check could say which day it judged.

@@ -6,12 +6,13 @@ from pathlib import Path
 from dagster import AssetsDefinition, asset
 
 from ml_platform.contracts.products import load_product
-from ml_platform.errors import ContractError
+from ml_platform.errors import MlPlatformError
 from resources.reporting import readable_failures
 
 
-def broken_product_asset(folder: Path, error: ContractError) -> AssetsDefinition:
+def broken_product_asset(folder: Path, error: Exception) -> AssetsDefinition:
     """`<folder>/cannot_be_read`, whose description is the error; materialized, it tells whether it still holds."""
+    said = error if isinstance(error, MlPlatformError) else f"{type(error).__name__}: {error}"
     name = re.sub(r"\W+", "_", folder.name, flags=re.ASCII)
 
     @asset(
@@ -19,7 +20,7 @@ def broken_product_asset(folder: Path, error: ContractError) -> AssetsDefinition
         group_name=name,
         kinds={"yaml"},
         tags={"ml_platform/broken": "true"},
-        description=f"**This product has no chain, for its folder cannot be read.**\n\n```\n{error}\n```\n\n"
+        description=f"**This product has no chain, for its folder cannot be read.**\n\n```\n{said}\n```\n\n"
         "Correct the file and reload the code location; `mlp doctor` shows the same message.",
     )
     def cannot_be_read() -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -26,17 +26,17 @@ def _sentence(model: type[BaseModel], problem: ErrorDetails, data: Any) -> str:
     kind, context = problem["type"], problem.get("ctx", {})
     at = f"key '{place.key}'" if place.key else "the whole"
     if kind == "extra_forbidden":
-        return f"unknown key '{place.key}': {_nearest(str(problem['loc'][-1]), place.siblings, 'known keys')}"
+        return f"unknown key '{place.key}': {nearest_name(str(problem['loc'][-1]), place.siblings, 'known keys')}"
     if kind == "missing":
         return f"{at} is missing and has no default. Add it."
     if kind == "union_tag_not_found":
         return f"{at} has no '{place.discriminator}'. Add one of: {', '.join(place.tags)}."
     if kind == "union_tag_invalid":
-        nearest = _nearest(str(context.get("tag")), place.tags, "expected one of")
+        nearest = nearest_name(str(context.get("tag")), place.tags, "expected one of")
         return f"key '{place.key}.{place.discriminator}': unknown value '{context.get('tag')}': {nearest}"
     message = problem["msg"].removeprefix("Value error, ").removesuffix(".").replace("Input should be", "expected")
     if isinstance(problem["input"], str) and place.choices:
-        nearest = _nearest(problem["input"], place.choices, "expected one of")
+        nearest = nearest_name(problem["input"], place.choices, "expected one of")
         return f"{at}: unknown value '{problem['input']}': {nearest}"
     if kind == "value_error" or isinstance(problem["input"], dict | list):
         return f"{at}: {message}." if place.key else f"{message}."
@@ -44,9 +44,10 @@ def _sentence(model: type[BaseModel], problem: ErrorDetails, data: Any) -> str:
     return f"{at}: {message}, found {_shortened(problem['input'])}.{hint}"
 
 
-def _nearest(found: str, known: tuple[str, ...], introduction: str) -> str:
+def nearest_name(found: str, known: Sequence[str], introduction: str = "known") -> str:
+    """The end of a message about an unknown name: the known one that looks most like it, or all of them."""
     nearest = difflib.get_close_matches(found, known, n=1, cutoff=0.5)
-    return f"did you mean '{nearest[0]}'?" if nearest else f"{introduction}: {', '.join(known)}."
+    return f"did you mean '{nearest[0]}'?" if nearest else f"{introduction}: {', '.join(known) or 'none'}."
 
 
 def _shortened(value: Any) -> str:

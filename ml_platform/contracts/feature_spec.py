@@ -20,7 +20,7 @@ class AggregateSpec(Contract):
 
     function: Literal["mean", "count", "sum", "min", "max"]
     column: str
-    window_hours: Annotated[float, Field(gt=0.0)]
+    window_hours: Annotated[float, Field(gt=0.0, le=876_000.0)]
 
 
 class FeatureViewSpec(Contract):
@@ -33,10 +33,10 @@ class FeatureViewSpec(Contract):
 
     source: Name
     entity: Annotated[tuple[str, ...], Field(min_length=1)]
-    every_hours: Annotated[float, Field(ge=1 / 60)] | None = None
+    every_hours: Annotated[float, Field(ge=1 / 60, le=876_000.0)] | None = None
     aggregates: dict[Name, AggregateSpec] = {}
     columns: dict[Name, str] = {}
-    ttl_hours: Annotated[float, Field(gt=0.0)] | None
+    ttl_hours: Annotated[float, Field(gt=0.0, le=876_000.0)] | None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

@@ -8,6 +8,9 @@ from pydantic import AwareDatetime, Field, model_validator
 from ml_platform.contracts.base import Contract, Name, SemanticVersion, Share
 
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Hours = Annotated[float, Field(gt=0.0, le=876_000.0)]
+"""At most a century: no calendar holds much more, and `never` is said in other ways."""
+Days = Annotated[int, Field(ge=1, le=36_500)]
 Level = Annotated[float, Field(gt=0.0, lt=0.5)]
 Some = Annotated[int, Field(ge=1)]
 
@@ -110,7 +113,7 @@ class HardLimit(Contract):
 
     signal: Signal
     at_most: Share
-    window_seconds: Positive
+    window_seconds: Annotated[float, Field(gt=0.0, le=86_400.0 * 365)]
     min_count: Some
 
     @model_validator(mode="after")
@@ -147,7 +150,7 @@ class DriftPolicy(Contract):
     At most `sample_rows` rows are drawn of either side; fewer than `min_rows` prove nothing.
     """
 
-    window_days: Some
+    window_days: Days
     alpha: Level
     psi: Positive
     ks: Share
@@ -177,10 +180,10 @@ class RetrainPolicy(Contract):
     on_drift: bool
     on_quality: bool
     new_labels: Some | None
-    every_days: Some | None
-    days_before_deprecation: Some | None
+    every_days: Days | None
+    days_before_deprecation: Days | None
     deprecations: tuple[Deprecation, ...]
-    back_off_hours: Positive
+    back_off_hours: Hours
     max_failed: Some
 
 
@@ -193,7 +196,7 @@ class MonitorPolicy(Contract):
     """
 
     version: SemanticVersion
-    label_age_hours: Positive
+    label_age_hours: Hours
     min_coverage: Share
     alpha: Level
     beta: Level

@@ -43,7 +43,7 @@ class LookupSpec(Contract):
     source: Name
     key: Annotated[tuple[str, ...], Field(min_length=1)]
     columns: Annotated[tuple[str, ...], Field(min_length=1)]
-    keep_hours: Annotated[float, Field(gt=0.0)] | None = None
+    keep_hours: Annotated[float, Field(gt=0.0, le=876_000.0)] | None = None
 
 
 class BreakerSpec(Contract):

@@ -108,7 +108,7 @@ class AnsweredSpec(SourceSpec):
 
     kind: Literal["answered"]  # type: ignore[assignment]  # the discriminator: no source is of two kinds
     origins: tuple[Origin, ...] = (Origin.CORRECTION, Origin.LABEL)
-    keep_days: Annotated[float, Field(gt=0.0)] = 365.0
+    keep_days: Annotated[float, Field(gt=0.0, le=36_500.0)] = 365.0
     max_rows: Annotated[int, Field(ge=1)] = 2_000
     columns: dict[str, ColumnType] = ANSWERED_COLUMNS
     nullable: tuple[str, ...] = ("release_id", "entity", "said")

@@ -124,7 +124,7 @@ def _deprecation_causes(known: Known, policy: RetrainPolicy, now: datetime, caus
     for ending in policy.deprecations:
         if ending.name not in known.models:
             causes.notes.append(f"{TriggerKind.DEPRECATION}: {ending.name} is not in use.")
-        elif now < ending.ends_at - before:
+        elif now + before < ending.ends_at:
             causes.notes.append(f"{TriggerKind.DEPRECATION}: {ending.name} ends at {ending.ends_at:%Y-%m-%d}.")
         else:
             # What the folder names now is part of the evidence: once people have changed it, there is reason to train.

@@ -15,6 +15,9 @@ from enum import StrEnum
 from ml_platform.contracts.monitor_policy import RetrainPolicy
 from ml_platform.contracts.triggers import Trigger, TriggerKind
 
+LONGEST_WAIT_HOURS = 876_000.0
+"""No calendar holds every power of two."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cause:
@@ -149,8 +152,8 @@ def _trigger(cause: Cause, standing: Standing, now: datetime) -> Trigger:
 
 
 def _waits_until(row: Sequence[PastStart], policy: RetrainPolicy) -> datetime:
-    hours = policy.back_off_hours * 2 ** (len(row) - 1)
-    return row[-1].trigger.at + timedelta(hours=hours)
+    hours = policy.back_off_hours * 2.0 ** min(len(row) - 1, 64)
+    return row[-1].trigger.at + timedelta(hours=min(hours, LONGEST_WAIT_HOURS))
 
 
 def _named(causes: Sequence[Cause]) -> str:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from dagster import (
 )
 from dagster._core.workspace.load import location_origins_from_yaml_paths
 
+import definitions
 from assets.candidate import TrainingOverrides
 from assets.chain import CHAIN, Chain
 from assets.release import canary_asset
@@ -175,6 +177,22 @@ def test_a_broken_product_shows_its_error_and_takes_no_other_down(
         instance=instance, asset_selection=[shown], raise_on_error=False
     )
     assert not result.success
+
+
+def test_whatever_keeps_a_chain_from_being_built_takes_no_other_down(
+    tmp_path: Path, tiny_product: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = load_product(shutil.copytree(tiny_product, tmp_path / tiny_product.name))
+    never = odd.spec.model_copy(update={"max_staleness_days": 1e9})
+    monkeypatch.setattr(
+        definitions,
+        "load_product",
+        lambda folder: replace(odd, spec=never) if folder == odd.folder else load_product(folder),
+    )
+    flights = PROJECT / "products" / "flight_assistant"
+    graph = platform_definitions([odd.folder, flights]).resolve_asset_graph()
+    assert "OverflowError" in (graph.get(AssetKey(["parcel_desk", "cannot_be_read"])).description or "")
+    assert AssetKey(["flight_assistant", "candidate"]) in graph.get_all_asset_keys()
 
 
 def test_the_lock_of_an_editor_beside_a_hook_takes_no_product_down(tmp_path: Path, tiny_product: Path) -> None:

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
-from ml_platform.contracts.base import read_mapping
+from ml_platform.contracts.base import Contract, read_mapping
+from ml_platform.contracts.feature_spec import FeatureSpec
 from ml_platform.contracts.mandatory import why_in_name_only
+from ml_platform.contracts.monitor_policy import MonitorPolicy
 from ml_platform.contracts.policy import MANDATORY_GATES, ActionPolicy, PromotionPolicy
+from ml_platform.contracts.product import ProductSpec
+from ml_platform.contracts.serving import ServingSpec
 from ml_platform.errors import ContractError
 
 PRODUCT = Path(__file__).parents[2] / "products" / "flight_assistant"
@@ -128,6 +132,32 @@ def test_times_that_no_calendar_holds_are_refused() -> None:
     ):
         with pytest.raises(ContractError, match=f"{key}.*less than or equal to"):
             PromotionPolicy.parse(data | too_long, where="policy.yaml")
+
+
+TOO_LONG: list[tuple[type[Contract], str, str, float]] = [
+    (ProductSpec, "product.yaml", "max_staleness_days", 1e9),
+    (MonitorPolicy, "monitor_policy.yaml", "label_age_hours", 1e12),
+    (MonitorPolicy, "monitor_policy.yaml", "drift.window_days", 10**9),
+    (MonitorPolicy, "monitor_policy.yaml", "retrain.days_before_deprecation", 10**9),
+    (MonitorPolicy, "monitor_policy.yaml", "retrain.back_off_hours", 1e12),
+    (MonitorPolicy, "monitor_policy.yaml", "hard_limits.0.window_seconds", 1e15),
+    (FeatureSpec, "features.yaml", "views.origin_now.ttl_hours", 1e12),
+    (ServingSpec, "serving.yaml", "lookups.flight.keep_hours", 1e12),
+    (ProductSpec, "product.yaml", "sources.answered.keep_days", 1e6),
+]
+
+
+@pytest.mark.parametrize(("contract", "file", "key", "value"), TOO_LONG)
+def test_a_product_names_no_time_beyond_a_century(contract: type[Contract], file: str, key: str, value: float) -> None:
+    """One that overflowed took every product's chain down, or the controller's rounds."""
+    data = read_mapping(PRODUCT / file)
+    *path, last = [int(part) if part.isdigit() else part for part in key.split(".")]
+    place: Any = data
+    for part in path:
+        place = place[part]
+    place[last] = value
+    with pytest.raises(ContractError, match=f"{last}.*less than or equal to"):
+        contract.parse(data, where=file)
 
 
 @pytest.mark.parametrize("confidence", [0.5, 1.0, 95, float("nan"), None])

@@ -207,6 +207,17 @@ def test_every_failure_in_a_row_doubles_the_wait() -> None:
     assert starts(should_retrain([cause()], standing, POLICY, ats[-1] + timedelta(hours=48))).attempt == 3
 
 
+def test_after_very_many_failures_the_wait_still_has_an_end() -> None:
+    patient = POLICY.model_copy(update={"max_failed": 2_000})
+    row = tuple(past(Outcome.CRASHED, evidence="e", attempt=n, at=NOW) for n in range(1, 1_500))
+    assert "the next is at 2113-05-" in waits(should_retrain([cause()], Standing(None, None, row), patient, NOW))
+
+
+def test_a_model_that_ended_long_ago_has_ended() -> None:
+    ended = POLICY.deprecations[0].model_copy(update={"ends_at": datetime(1, 1, 1, tzinfo=UTC)})
+    assert TriggerKind.DEPRECATION in kinds(KNOWN, POLICY.model_copy(update={"deprecations": (ended,)}))
+
+
 def test_after_so_many_failures_a_person_has_to_look_and_a_candidate_of_theirs_opens_the_way() -> None:
     row = tuple(past(Outcome.REFUSED, strength=1.0 + n, at=NOW - timedelta(days=30 - n)) for n in range(3))
     strong = [cause(strength=9.0)]
