@@ -15,7 +15,7 @@ from ml_platform.contracts.progress import Progress, Reporter, silent
 from ml_platform.errors import SourceDataError
 from ml_platform.families.lora.examples import Drawn, ExamplesContext, Join, draw_examples
 from ml_platform.families.lora.golden import Golden, as_shown, golden_sha256, load_golden_sets, parse_examples
-from ml_platform.families.lora.soundness import sound_examples
+from ml_platform.families.lora.soundness import require_known_kinds, sound_examples
 from ml_platform.families.lora.taught import is_taught, set_aside_rows, with_taught
 from ml_platform.lineage.artifacts import Artifact, ArtifactStore
 from ml_platform.snapshots.leakage import check_leakage
@@ -23,6 +23,8 @@ from ml_platform.snapshots.splits import question_sha256, split_examples
 
 KIND = "training_set"
 STAGE = "training set"
+BEFORE_ITS_SPLIT = "older than its entity's split"
+"""Why an example is left out whose entity stands in a later split: it may neither be learnt nor measured by."""
 _CODE = ("prepare.py", "examples.py", "declared.py", "golden.py", "soundness.py", "taught.py", "templates.py")
 
 
@@ -48,12 +50,15 @@ def make_training_set(
         drawn = _admitted(context, Drawn(as_shown(product, found.examples), found.left_out), golden)
         report(Progress(STAGE, 0.6, f"checking {len(drawn.examples)} examples"))
         sound = sound_examples(drawn.examples, spec.evaluation, product.name)
-        splits = split_examples([one for one in sound if one.origin is None], spec.examples.splits)
+        asked = [one for one in sound if one.origin is None]
+        require_known_kinds(golden, asked, spec.evaluation)
+        splits = split_examples(asked, spec.examples.splits)
+        left_out = drawn.left_out + Counter({BEFORE_ITS_SPLIT: len(asked) - sum(map(len, splits.values()))})
         everything = [one for name in golden for one in golden[name]]
         splits = with_taught(context, splits, [one for one in sound if one.origin], everything)
         report(Progress(STAGE, 0.8, "looking for leakage"))
         leakage = check_leakage(product, snapshot, splits, everything)
-        return _write(folder, snapshot, splits, golden, drawn.left_out, leakage) | _set_aside(folder, context)
+        return _write(folder, snapshot, splits, golden, left_out, leakage) | _set_aside(folder, context)
 
     artifact = store.make(KIND, recipe, build)
     report(Progress(STAGE, 1.0, _summary(artifact)))
@@ -188,4 +193,6 @@ def _summary(artifact: Artifact) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in artifact.facts["counts"].items())
     problems = len(artifact.facts["leakage"]["problems"])
     leakage = "no leakage found" if not problems else f"{problems} problems of leakage"
-    return f"{counts}, {leakage}" + (", reused" if artifact.reused else "")
+    old = artifact.facts["left_out"].get(BEFORE_ITS_SPLIT, 0)
+    dropped = f", {old} {BEFORE_ITS_SPLIT}" if old else ""
+    return f"{counts}{dropped}, {leakage}" + (", reused" if artifact.reused else "")

@@ -278,6 +278,15 @@ def test_an_entity_never_stands_in_two_splits(prepare: Prepare) -> None:
     assert leakage_of(made).passed
 
 
+def test_what_is_older_than_the_split_of_its_entity_is_left_out_and_counted(prepare: Prepare) -> None:
+    rows = [row(number, customer=f"c{number % 35}") for number in range(70)]
+    made = prepare(rows, source={"columns": {**COLUMNS, "customer": "string"}}, examples={"entity": "customer"})
+    counted = {name: len(load_examples(made, name)) for name in SPLITS}
+    assert made.facts["counts"] == counted
+    assert made.facts["left_out"] == {"older than its entity's split": 70 - sum(counted.values())}
+    assert sum(counted.values()) < 70
+
+
 def test_equal_texts_and_equal_times_do_no_harm(prepare: Prepare) -> None:
     made = prepare([row(number, at=BEGINNING.isoformat(), text=f"same {number % 20}") for number in range(60)])
     assert leakage_of(made).passed
