@@ -18,6 +18,7 @@ from ml_platform.errors import ContractError, InvalidInputError
 from ml_platform.features.definitions import known_column, nearest
 from ml_platform.features.store import sql_name
 from ml_platform.lineage.artifacts import Artifact
+from ml_platform.snapshots.spelling import spoken
 
 REMEMBERED = 50_000
 """Entities of a view and keys of a lookup that are kept in memory; beyond them the oldest go."""
@@ -43,7 +44,7 @@ def write_lookups(product: Product, snapshot: Artifact, at: datetime, file: Path
     """Writes what was known at `at` as one SQLite table a lookup; returns how many rows each has.
 
     Of the rows of a key that were known by then, the newest counts. The table holds the key's columns and, as JSON,
-    the others; times are ISO text in UTC.
+    the others; times are text in UTC, as facts tell them.
     """
     counts = {}
     with closing(sqlite3.connect(file)) as connection, connection:
@@ -199,9 +200,9 @@ def _known_since(source: SourceSpec) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: times as ISO text in UTC."""
+    """A value as JSON has it: times in UTC, in the words in which facts are learnt."""
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
+        return spoken(value.astimezone(UTC))
     if isinstance(value, date):
         return value.isoformat()
     return finite(value)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
 
@@ -88,10 +88,11 @@ def _boolean(value: Scalar) -> bool:
 
 
 def _timestamp(value: Scalar) -> datetime:
+    """The moment in UTC, in which tables tell times; facts are learnt as tables tell them."""
     moment = datetime.fromisoformat(str(value))
     if moment.tzinfo is None:
         raise ValueError
-    return moment
+    return moment.astimezone(UTC)
 
 
 _READERS: dict[ColumnType, Callable[[Scalar], Any]] = {

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, timedelta, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -234,6 +234,17 @@ def test_without_a_serving_yaml_a_request_brings_the_facts(make_product: Make, s
         served.facts(**{"Ticket ID": "mine", "Product Line": "Boreal"})
 
 
+def test_a_serving_yaml_that_forgets_a_fact_is_refused(make_product: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The release would be judged with it and answer every live question without."""
+    monkeypatch.setitem(BLOCKS, "serving.yaml", "version: 1.0.0\nentity: [Ticket ID]\n")
+    with pytest.raises(ContractError, match=r"serving\.yaml: nothing brings the fact 'Product Line', .*Add it to given"):
+        make_product("with lookups")
+    monkeypatch.setitem(BLOCKS, "serving.yaml", "version: 1.0.0\nentity: [Ticket ID]\ngiven: [Product Line]\n")
+    assert make_product("with lookups").serving.given == ("Product Line",)
+    with pytest.raises(ContractError, match="nothing brings the fact 'tickets_7d'"):
+        make_product("with lookups", changes={"examples": {"facts": ["Product Line", "tickets_7d"]}})
+
+
 def test_features_of_a_request_are_those_of_training_and_too_old_ones_are_none(make_product: Make, serve: Any) -> None:
     product = make_product("with features")
     asked = {"Ticket ID": 4031, "Product Line": "Boreal"}
@@ -257,6 +268,20 @@ def test_what_a_table_holds_is_looked_up(make_product: Make, serve: Any) -> None
     assert served.loaded.admitted.serving.spec.deadline_ms == 5000
     with pytest.raises(UnknownEntityError, match="'ticket' holds no row for the Ticket ID"):
         served.facts(**{"Ticket ID": "9999"})
+
+
+def test_a_time_is_told_live_as_it_was_learnt(
+    make_product: Make, prepare: Any, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"examples": {"facts": ["Opened at"]}}
+    learnt = load_examples(prepare(make_product(changes=told)), "train")[0]
+    assert learnt.prediction_time is not None
+    elsewhere = learnt.prediction_time.astimezone(timezone(timedelta(hours=2))).isoformat()
+    brought = serve(make_product(changes=told)).facts(**{"Ticket ID": learnt.entity, "Opened at": elsewhere})
+    serving = BLOCKS["serving.yaml"].replace("columns: [Product Line, Customer]", "columns: [Opened at]")
+    monkeypatch.setitem(BLOCKS, "serving.yaml", serving)
+    looked_up = serve(make_product("with lookups", changes=told)).facts(**{"Ticket ID": learnt.entity})
+    assert (brought.facts, looked_up.facts) == (learnt.facts, learnt.facts)
 
 
 def test_a_feature_takes_no_column_of_the_examples_away(

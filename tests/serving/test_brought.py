@@ -49,6 +49,11 @@ def test_what_does_not_fit_is_named_and_not_repeated(name: str, value: Any) -> N
     assert len(str(value)) < 4 or str(value) not in str(caught.value)
 
 
+def test_a_time_of_any_zone_is_read_in_utc_as_tables_tell_it() -> None:
+    read = read_brought(content(), GOOD | {"Opened": "2026-02-02T10:15:00+02:00"}).row["Opened"]
+    assert read.isoformat() == "2026-02-02T08:15:00+00:00"
+
+
 def test_what_is_missing_is_named_with_all_that_is_needed() -> None:
     with pytest.raises(InvalidInputError, match=r"has no 'Weight'\. Send in metadata: Ticket ID, Line, Weight"):
         read_brought(content(), {name: value for name, value in GOOD.items() if name != "Weight"})
