@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_platform.contracts.canonical import canonical_bytes
@@ -31,6 +31,34 @@ def sound_examples(examples: Sequence[Example], spec: EvaluationSpec, where: str
         more = f" And {len(problems) - SHOWN} more." if len(problems) > SHOWN else ""
         raise SourceDataError(f"{where}: " + " ".join(problems[:SHOWN]) + more)
     return [_ordered(example, spec) for example in examples]
+
+
+def label_kinds(examples: Iterable[Example], spec: EvaluationSpec) -> dict[str, set[str]]:
+    """By label field, of which kinds its labels are: `"2"` is written as 2 in a contract, but no answer equals both."""
+    labels = [name for name, field in spec.fields.items() if isinstance(field, LabelField)]
+    answers = [one.answer for one in examples if isinstance(one.answer, dict)]
+    return {name: {_kind(answer[name]) for answer in answers} for name in labels}
+
+
+def kind_problem(example: Example, kinds: Mapping[str, set[str]]) -> str:
+    """Which label of an answer is of a kind that no other has, in a sentence; empty where all are known."""
+    answer = example.answer if isinstance(example.answer, dict) else {}
+    for name, known in kinds.items():
+        if name in answer and _kind(answer[name]) not in known:
+            found, expected = f"{_kind(answer[name])} {answer[name]!r}", " or ".join(sorted(known))
+            return f"label '{name}' is the {found}, but the product's is a {expected}. Write it as the examples do."
+    return ""
+
+
+def require_known_kinds(
+    golden: Mapping[str, Sequence[Example]], examples: Iterable[Example], spec: EvaluationSpec
+) -> None:
+    """Raises SourceDataError for a golden label of a kind that no example has: whatever was answered would be wrong."""
+    kinds = label_kinds(examples, spec)
+    for name, questions in golden.items():
+        for question in questions:
+            if question.kind == "answer" and (problem := kind_problem(question, kinds)):
+                raise SourceDataError(f"golden set '{name}', '{question.example_id}': {problem}")
 
 
 def invented_numbers(reply: str, facts: Mapping[str, FactValue], utterance: str) -> list[str]:
@@ -92,6 +120,10 @@ def _text_problems(name: str, value: Any, field: TextField, example: Example) ->
             f"text '{name}' says {', '.join(invented)}, which stands in no fact ('{value[:120]}'). Add the fact, "
             f"change the text, or set evaluation.fields.{name}.grounded to false."
         )
+
+
+def _kind(label: Any) -> str:
+    return "truth value" if isinstance(label, bool) else "text" if isinstance(label, str) else "number"
 
 
 def _repeated(examples: Sequence[Example]) -> list[str]:

@@ -15,7 +15,7 @@ from ml_platform.contracts.example import Example, FactValue
 from ml_platform.contracts.product import EvaluationSpec, LabelField
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.source import AnsweredSpec, Origin
-from ml_platform.families.lora.soundness import problems_of
+from ml_platform.families.lora.soundness import kind_problem, label_kinds, problems_of
 from ml_platform.snapshots.readers import plain
 from ml_platform.snapshots.spelling import spoken
 from ml_platform.snapshots.splits import Splits, question_sha256, wording
@@ -85,6 +85,7 @@ def with_taught(
     measured = [*chain.from_iterable(part for name, part in splits.items() if name != "train"), *golden]
     entities, wordings = {one.entity for one in measured}, {wording(one.utterance) for one in measured}
     facts = {name for one in splits["train"] for name in one.facts}
+    kinds = label_kinds(splits["train"], context.product.spec.evaluation)
     most = int(MOST_TAUGHT / (1 - MOST_TAUGHT) * len(splits["train"]))
     kept: dict[str, Example] = {}
     for example in sorted(_undisputed(context, taught), key=_newest_first):
@@ -95,6 +96,8 @@ def with_taught(
             reason = "asks in words that candidates are measured by"
         elif not facts.issuperset(example.facts):
             reason = "shows facts that no other example has"
+        elif problem := kind_problem(example, kinds):
+            reason = problem
         elif question_sha256(example) in kept:
             reason = "another said the same, or was outvoted"
         elif len(kept) >= most:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 from ml_platform.contracts.example import Example
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.labelling import GivenLabel
+from ml_platform.contracts.product import LabelField
 from ml_platform.contracts.products import Product, load_product
 from ml_platform.contracts.provenance import Feedback, Outcome, ProvenanceRecord
 from ml_platform.contracts.source import Origin
@@ -208,6 +210,17 @@ def test_what_people_say_is_learnt_without_a_line_of_python(world: World) -> Non
         response_id_of(3): {"team": "z"},
     }
     assert world.training_set().facts["taught"] == {"correction": 1, "label": 1, "outcome": 1}
+
+
+def test_a_label_of_another_kind_than_the_products_is_never_learnt(world: World) -> None:
+    spec = world.product.spec
+    either = spec.evaluation.model_copy(update={"fields": {"team": LabelField(kind="label", values=("x", "y", "2"))}})
+    world.product = replace(world.product, spec=spec.model_copy(update={"evaluation": either}))
+    number = make_feedback(1, product=NAME, kind="correction", text='{"team": 2}', received_at=ASKED)
+    world.say(asked(1), number, asked(2), corrected(2, "2"))
+    assert world.taught() == {response_id_of(2): {"team": "2"}}
+    (reason,) = world.aside().values()
+    assert reason == "label 'team' is the number 2, but the product's is a text. Write it as the examples do."
 
 
 def test_without_anything_said_no_digest_depends_on_who_answered_what(world: World, tmp_path: Path) -> None:

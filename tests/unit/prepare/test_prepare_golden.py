@@ -52,6 +52,35 @@ def test_a_wrong_golden_file_is_named_with_its_line(prepare: Prepare, data: byte
         prepare(ROWS, evaluation=IN_FILE, field={"values": ["a", "b"]}, files={"golden.jsonl": data})
 
 
+@pytest.mark.parametrize(
+    ("kind", "labels", "golden", "told"),
+    [
+        ("integer", (1, 2), 2, None),
+        ("integer", (1, 2), "2", "label 'label' is the text '2', but the product's is a number"),
+        ("integer", (1, 2), True, "label 'label' is the truth value True, but the product's is a number"),
+        ("string", ("1", "2"), 2, "label 'label' is the number 2, but the product's is a text"),
+        ("boolean", (True, False), "true", "label 'label' is the text 'true', but the product's is a truth value"),
+    ],
+)
+def test_a_golden_label_of_another_kind_than_any_example_has_is_refused_for_no_answer_would_be_right(
+    prepare: Prepare, kind: str, labels: tuple[Any, Any], golden: Any, told: str | None
+) -> None:
+    rows = [row | {"label": labels[number % 2]} for number, row in enumerate(ROWS)]
+    lines = [LINE | {"answer": {"label": golden}}]
+    lines.append(LINE | {"example_id": "g/2", "kind": "attack", "answer": {"label": "2"}})  # only judged by refusing
+    given: dict[str, Any] = {
+        "source": {"columns": {"id": "string", "at": "timestamp", "text": "string", "label": kind}},
+        "field": {"values": ["1", "2", "true", "false", "True"]},
+        "evaluation": IN_FILE,
+        "files": {"golden.jsonl": "\n".join(map(json.dumps, lines)).encode()},
+    }
+    if told is None:
+        assert len(load_examples(prepare(rows, **given), "golden/set")) == 2
+        return
+    with pytest.raises(SourceDataError, match=f"golden set 'set', 'g/1': {told}"):
+        prepare(rows, **given)
+
+
 def test_a_golden_file_that_is_not_there_is_named(prepare: Prepare) -> None:
     with pytest.raises(ContractError, match=r"golden.jsonl: there is no such file"):
         prepare(ROWS, evaluation=IN_FILE)
