@@ -64,7 +64,7 @@ def _production_harms(found: Situation) -> Decision | None:
     if found.production is None:
         return None
     # A running mean may be of what both suffer, and can wait for its end; a limit is excused by its own signal only.
-    failed, broken = [] if found.shared else _failed(found.findings.alone), found.broken_by(found.production)
+    failed, broken = [] if found.shared else _its_own(found), found.broken_by(found.production)
     if not failed and not broken:
         return None
     reason, incident = _because(broken, failed), f"production {found.production[:12]} did harm"
@@ -80,6 +80,23 @@ def _production_harms(found: Situation) -> Decision | None:
             Action.HOLD, f"{reason} {nothing}", about=found.production, waits=A_PERSON, incident=incident
         )
     return found.decided(Action.ROLL_BACK, reason, about=found.production, incident=incident)
+
+
+def _its_own(found: Situation) -> list[MetricReading]:
+    """What production failed by itself; beside a canary with users only what that is proven to do better.
+
+    An outage that both suffered stays in the mean for hours after its end, and would be told of whoever serves.
+    """
+    beside = {one.metric: one for one in found.findings.readings if one.canary and one.canary.users}
+    failed = _failed(found.findings.alone)
+    return failed if found.canary is None else [one for one in failed if _is_better(beside.get(one.metric))]
+
+
+def _is_better(canary: MetricReading | None) -> bool:
+    if canary is None:
+        return True
+    none = 1.0 if canary.kind == "quantile" else 0.0
+    return canary.effect_upper is not None and canary.effect_upper < none
 
 
 def _no_further(found: Situation, reason: str, incident: str) -> Decision:

@@ -114,6 +114,19 @@ CASES: dict[str, tuple[DeploymentState, Findings, Past, Action]] = {
         GOOD,
         Action.HOLD,
     ),
+    "beside a canary that does no better, production too bad is nobody's fault": (
+        standing(),
+        replace(FINE, alone=ALONE_BAD.alone),
+        GOOD,
+        Action.STEP_UP,
+    ),
+    "beside one that is proven to do better, it is taken back": (
+        standing(),
+        Findings(readings=(reading(Verdict.PASS, effect_upper=-0.01),), alone=ALONE_BAD.alone),
+        GOOD,
+        Action.ROLL_BACK,
+    ),
+    "beside one that nobody asks, too": (standing(), ALONE_BAD, GOOD, Action.ROLL_BACK),
     "production that broke a limit is taken back": (
         standing(0, **ALONE),
         Findings(breaches=(breach(PRODUCTION),)),

@@ -11,6 +11,7 @@ from ml_platform.contracts.monitoring import Action
 from ml_platform.contracts.policy import SlotName
 from tests.samples.releases import OPERATOR
 from tests.samples.rollouts import WATCHED, Rollout, go_on, make_rollout, slots
+from tests.samples.walls import Wall
 
 
 @pytest.fixture
@@ -166,6 +167,25 @@ def test_when_both_arms_suffer_nothing_moves_and_it_is_on_record_once(world: Rol
     assert world.kinds().count("decision_recorded") == 1
     world.look(world.successor(loop))
     assert world.kinds().count("decision_recorded") == 1
+
+
+def test_what_both_arms_suffered_is_nobodys_fault_after_its_end_either(world: Rollout, monkeypatch: Any) -> None:
+    loop = world.loop()
+    go_on(world, loop)
+    world.try_out(3)
+    wall = Wall.of(monkeypatch)
+    before = slots(world)
+    world.answer(60, answered_at=wall.now())
+    for _ in range(6):
+        wall.ahead += timedelta(seconds=20)
+        world.answer(60, errors=1.0, canary_errors=1.0, answered_at=wall.now())
+        assert world.look(loop).decision.action is Action.HOLD
+    for _ in range(6):
+        wall.ahead += timedelta(seconds=20)
+        world.answer(30, answered_at=wall.now())
+        decision = world.look(loop).decision
+        assert decision.action is Action.HOLD, decision.reason
+    assert slots(world) == before
 
 
 def test_a_frozen_product_holds_but_still_aborts(world: Rollout) -> None:
