@@ -72,15 +72,19 @@ def _loop(
     from ml_platform.lineage.ledger import Ledger
     from ml_platform.lineage.looks import LookStore
     from ml_platform.lineage.object_store import artifact_store
+    from ml_platform.lineage.standing import Trust
     from ml_platform.release.assemble import gate_producer
     from ml_platform.release.controller import Controller
     from ml_platform.release.controlling import ControllerLoop
 
+    def trust() -> Trust:
+        return Trust(trusted_keys(home), trusted_operators(home))
+
     ledger = Ledger(home.ledger_url, keep_connections=True)
-    door = Controller(ledger, trusted_keys(home), gate_producer(), trusted_operators(home))
+    door = Controller(ledger, {}, gate_producer()).believing(trust())
     actor = f"controller {os.getpid()}@{socket.gethostname()}"
     return ControllerLoop(
-        home, door, artifact_store(home), LookStore(home.monitoring_url), actor, product, tell, patient
+        home, door, artifact_store(home), LookStore(home.monitoring_url), actor, product, tell, patient, trust
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
 from ml_platform.contracts.deployment import DeploymentState
@@ -15,6 +15,7 @@ from ml_platform.lineage.keys import SigningKey, TrustedKeys
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.pins import counting_pin
 from ml_platform.lineage.replay_rules import UNSERVED
+from ml_platform.lineage.standing import Trust
 from ml_platform.lineage.verification import Eligibility
 from ml_platform.release import moving
 from ml_platform.release.applying import HeldBackError, apply_decision
@@ -43,6 +44,10 @@ class Controller:
     trusted: TrustedKeys
     producer: Producer
     operators: TrustedKeys = field(default_factory=dict)
+
+    def believing(self, trust: Trust) -> "Controller":
+        """The same controller, for which other signatures count."""
+        return replace(self, trusted=trust.evidence, operators=trust.operators)
 
     def state(self, product: str) -> DeploymentState:
         """The product's slots and releases now."""

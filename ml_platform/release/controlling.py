@@ -13,6 +13,7 @@ from ml_platform.errors import MlPlatformError
 from ml_platform.lineage.artifacts import ArtifactStore
 from ml_platform.lineage.looks import LookStore
 from ml_platform.lineage.provenance.store import ProvenanceStore
+from ml_platform.lineage.standing import Trust
 from ml_platform.monitoring.assigned import known_releases
 from ml_platform.monitoring.observations import Feed
 from ml_platform.release.controller import Controller
@@ -40,6 +41,11 @@ class ControllerLoop:
     tell: Callable[[Look], None] = lambda _: None
     patient: bool = False
     """Whether a look waits until what goes forward is kept: who looks once has no other look to do it at."""
+    trust: Callable[[], Trust] | None = None
+    """Whose signatures count, asked in every round: keys are made and revoked while a controller lives, for months.
+
+    None for those that `controller` was made with.
+    """
 
     _records: ProvenanceStore = field(init=False)
     _watches: dict[str, Watch] = field(default_factory=dict)
@@ -72,9 +78,14 @@ class ControllerLoop:
         """One look at every product; False where another controller holds the lease."""
         if not self._leads():
             return False
+        self._quietly("keys", self._ask_who_is_trusted)
         for product in self._products():
             self._quietly(product, lambda name=product: self._look(name))  # type: ignore[misc]
         return True
+
+    def _ask_who_is_trusted(self) -> None:
+        if self.trust is not None:
+            self.controller = self.controller.believing(self.trust())
 
     def _products(self) -> tuple[str, ...]:
         found: list[str] = []
@@ -84,6 +95,7 @@ class ControllerLoop:
     def _look(self, product: str) -> None:
         watch = self._watches.get(product) or self._watch(product)
         self._watches[product] = watch
+        watch.controller, watch.untold = self.controller, self._complaints.get("keys", "")
         look = watch.look()
         self.tell(look)
         self._quietly("looks", lambda: self.looks.put(look))

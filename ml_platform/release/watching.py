@@ -60,6 +60,8 @@ class Watch:
     incidents: Incidents | None = None
     patient: bool = False
     """Whether what goes forward is kept within the look, however long that takes: there may be no other look."""
+    untold: str = ""
+    """Why nobody can tell whose signatures count now: nothing goes forward then, what stops goes by those that did."""
 
     _policies: MonitorPolicies = field(init=False)
     _retention: Retention = field(init=False)
@@ -151,6 +153,8 @@ class Watch:
         if (sequence, action) == (replay.sequence, decision.action) and time.monotonic() < until:
             return self._recorded(_held_back(decision, why))
         at = replay.sequence
+        if self.untold and decision.action in FORWARD:
+            return self._hold_back(at, decision, f"held: the trusted keys cannot be read: {self.untold}", 0.0)
         try:
             decision, kept_sha256 = self._retention.keep(decision, self._subject)
             done = self._apply(decision, kept_sha256)
