@@ -54,15 +54,10 @@ def record_results(
     for a key that is not trusted: evidence that would not count would hold the release for ever.
     """
     policy = door.policy_of(release)
-    if inputs.get("candidate") != release.model.candidate_sha256:
-        raise RefusedError(
-            f"these verdicts are about candidate {inputs.get('candidate', 'unknown')[:12]}, release "
-            f"{release.release_id[:12]} holds {release.model.candidate_sha256[:12]}. Evaluate this candidate."
-        )
+    _require_about(release, policy, results, inputs)
     known = door.assess(release).evidence
     for result in results:
-        if result.gate not in policy.gate_names:
-            raise RefusedError(f"gate '{result.gate}' is not one of the policy's: {', '.join(policy.gate_names)}.")
+        moment = _moment(known.get(result.gate), door.now)
         evidence = Evidence(
             product=release.product,
             release_id=release.release_id,
@@ -70,8 +65,8 @@ def record_results(
             policy_sha256=policy.sha256,
             inputs=dict(inputs),
             producer=producer,
-            measured_at=door.now,
-            expires_at=door.now + timedelta(days=policy.evidence_valid_days),
+            measured_at=moment,
+            expires_at=moment + timedelta(days=policy.evidence_valid_days),
         )
         if _says_the_same(known.get(result.gate), evidence, door.now):
             continue
@@ -132,6 +127,28 @@ def record_sign_off(door: Door, release_id: str, key: SigningKey, reason: str, o
         raise EvidenceError(f"the sign-off of release {release_id[:12]} does not survive signing.")
     door.transaction.append_sign_off(said, envelope)
     return said
+
+
+def _require_about(
+    release: Release, policy: PromotionPolicy, results: Sequence[GateResult], inputs: Mapping[str, str]
+) -> None:
+    if inputs.get("candidate") != release.model.candidate_sha256:
+        raise RefusedError(
+            f"these verdicts are about candidate {inputs.get('candidate', 'unknown')[:12]}, release "
+            f"{release.release_id[:12]} holds {release.model.candidate_sha256[:12]}. Evaluate this candidate."
+        )
+    for result in results:
+        if result.gate not in policy.gate_names:
+            raise RefusedError(f"gate '{result.gate}' is not one of the policy's: {', '.join(policy.gate_names)}.")
+
+
+def _moment(known: Evidence | None, now: datetime) -> datetime:
+    """When evidence counts as measured: now, but never before what it follows in the chain.
+
+    The newest verdict counts, so a FAIL from a machine whose clock is behind would lose against the PASS before it;
+    of two at the same moment the worse one counts.
+    """
+    return now if known is None else max(now, known.measured_at)
 
 
 def _says_the_same(known: Evidence | None, evidence: Evidence, now: datetime) -> bool:

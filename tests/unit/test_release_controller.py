@@ -162,6 +162,27 @@ def test_a_later_fail_takes_eligibility_back_and_a_later_pass_gives_it_again(con
     assert kinds(controller)[-1] is EventKind.RELEASE_ELIGIBLE
 
 
+@pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ERROR])
+def test_a_later_verdict_from_a_clock_that_is_behind_takes_eligibility_back_as_any_other(
+    controller: Controller, verdict: Verdict
+) -> None:
+    prove(controller)
+    assert isinstance(open_canary(controller), Move)
+    behind, results = NOW - timedelta(minutes=8), make_results(POLICY, late_recall=verdict)
+    assert not controller.record_verdicts(RELEASE, results, INPUTS, KEY, behind, "another machine").eligible
+    held = controller.promote(PRODUCT, RELEASE.release_id, LATER, "tester")
+    assert isinstance(held, Held)
+    assert held.gates == ("late_recall",)
+    before = controller.ledger.events()
+    controller.record_verdicts(RELEASE, results, INPUTS, KEY, behind, "another machine")
+    assert controller.ledger.events() == before, "the same word again is no news"
+    passes = make_results(POLICY)
+    assert not controller.record_verdicts(RELEASE, passes, INPUTS, KEY, behind, "another machine").eligible
+    assert not controller.record_verdicts(RELEASE, passes, INPUTS, KEY, NOW, "tester").eligible
+    moment = NOW + timedelta(seconds=1)
+    assert controller.record_verdicts(RELEASE, passes, INPUTS, KEY, moment, "tester").eligible
+
+
 def test_of_verdicts_of_the_same_moment_the_worst_stands(controller: Controller) -> None:
     prove(controller)
     assert not prove(controller, late_recall=Verdict.FAIL).eligible
