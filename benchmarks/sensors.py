@@ -58,7 +58,8 @@ def write_products(root: Path, count: int) -> list[Path]:
     for folder in folders:
         _rewrite(folder / "product.yaml", {"files": {"serving": "serving.yaml"}})
         _rewrite(folder / "monitor_policy.yaml", {"retrain": {"new_labels": 10**6, "every_days": 400}})
-        (folder / "serving.yaml").write_text(yaml.safe_dump({"version": "1.0.0", "time": "features"}))
+        brought = {"entity": ["parcel_id"], "given": ["days_underway"]}
+        (folder / "serving.yaml").write_text(yaml.safe_dump({"version": "1.0.0", "time": "features"} | brought))
     return folders
 
 

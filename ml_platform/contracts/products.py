@@ -172,9 +172,9 @@ def load_product(folder: Path) -> Product:
         features=features,
         serving=optional(ServingSpec, files.serving) or _plain_serving(spec, features),
     )
-    require_agreement(product)
     # Only the release needs it, after hours of training: a mistake is to be told before.
     _ = product.serving_content
+    require_agreement(product)
     return product
 
 

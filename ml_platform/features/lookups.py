@@ -12,10 +12,11 @@ from typing import Any
 
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.provenance import Scalar
+from ml_platform.contracts.reach import unfit_lookup
 from ml_platform.contracts.serving import LookupSpec
 from ml_platform.contracts.source import ColumnType, SourceSpec
 from ml_platform.errors import ContractError, InvalidInputError
-from ml_platform.features.definitions import known_column, nearest
+from ml_platform.features.definitions import known_column
 from ml_platform.features.store import sql_name
 from ml_platform.lineage.artifacts import Artifact
 from ml_platform.snapshots.spelling import spoken
@@ -36,7 +37,8 @@ def checked_lookups(product: Product) -> dict[str, LookupSpec]:
     """
     where = product.folder / (product.spec.files.serving or "serving.yaml")
     for name, lookup in product.serving.lookups.items():
-        _check(f"{where}: lookup '{name}'", lookup, product.spec.sources)
+        for problem in unfit_lookup(f"{where}: lookup '{name}'", lookup, product.spec.sources):
+            raise ContractError(problem)
     return product.serving.lookups
 
 
@@ -206,23 +208,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, date):
         return value.isoformat()
     return finite(value)
-
-
-def _check(where: str, lookup: LookupSpec, sources: Mapping[str, SourceSpec]) -> None:
-    if lookup.source not in sources:
-        raise ContractError(f"{where}: unknown source '{lookup.source}': {nearest(lookup.source, list(sources))}")
-    source = sources[lookup.source]
-    for column in (*lookup.key, *lookup.columns):
-        if column not in source.columns:
-            raise ContractError(f"{where}: unknown column '{column}': {nearest(column, list(source.columns))}")
-    for column in lookup.key:
-        if source.columns[column] not in _KEY_TYPES:
-            raise ContractError(
-                f"{where}: key '{column}' is {source.columns[column]}, expected one of {', '.join(_KEY_TYPES)}. "
-                "Choose another column or convert it in the source."
-            )
-    if lookup.keep_hours is not None and source.event_time is None and known_column(source) is None:
-        raise ContractError(
-            f"{where}: keep_hours needs a time, but source '{lookup.source}' has neither event_time nor known_at. "
-            "Leave keep_hours out, or declare the times in product.yaml."
-        )

@@ -237,12 +237,20 @@ def test_without_a_serving_yaml_a_request_brings_the_facts(make_product: Make, s
 def test_a_serving_yaml_that_forgets_a_fact_is_refused(make_product: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """The release would be judged with it and answer every live question without."""
     monkeypatch.setitem(BLOCKS, "serving.yaml", "version: 1.0.0\nentity: [Ticket ID]\n")
-    with pytest.raises(ContractError, match=r"serving\.yaml: nothing brings the fact 'Product Line', .*Add it to given"):
+    with pytest.raises(ContractError, match=r"serving\.yaml: nothing brings the fact 'Product Line'.*Add it to give"):
         make_product("with lookups")
     monkeypatch.setitem(BLOCKS, "serving.yaml", "version: 1.0.0\nentity: [Ticket ID]\ngiven: [Product Line]\n")
     assert make_product("with lookups").serving.given == ("Product Line",)
     with pytest.raises(ContractError, match="nothing brings the fact 'tickets_7d'"):
         make_product("with lookups", changes={"examples": {"facts": ["Product Line", "tickets_7d"]}})
+
+
+def test_what_was_learnt_without_a_fact_is_asked_without_it(make_product: Make, serve: Any) -> None:
+    may = {"sources": {"tickets": {"nullable": ["Product Line"]}}}
+    served = serve(make_product(changes=may))
+    assert served.facts(**{"Ticket ID": "4031"}).facts == {"Product Line": None}
+    keyed = make_product("with features", changes=may)
+    assert (served.product.serving_content.nullable, keyed.serving_content.nullable) == (("Product Line",), None)
 
 
 def test_features_of_a_request_are_those_of_training_and_too_old_ones_are_none(make_product: Make, serve: Any) -> None:

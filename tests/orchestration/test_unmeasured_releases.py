@@ -18,6 +18,7 @@ from ml_platform.lineage.ledger import Ledger
 from tests.samples.trained_here import definitions_training_here
 
 RELEASED = ("gate_verdict", "registered_release", "canary_alias")
+BROUGHT = {"version": "1.0.0", "entity": ["parcel_id"], "given": ["days_underway"]}
 Edit = Callable[[Path], None]
 
 
@@ -135,7 +136,7 @@ def test_what_no_gate_looks_at_may_change_after_the_report(desk: Path, instance:
     known = set(ledger_of(desk).replay("parcel_desk").releases)
     rewritten("guardrails.yaml", lambda rules: rules.update(safe_reply="Please write to us."))(desk)
     rewritten("monitor_policy.yaml", lambda policy: policy.update(min_coverage=0.6))(desk)
-    rewritten("serving.yaml", lambda spec: spec.update(version="1.0.0", deadline_ms=5000))(desk)
+    rewritten("serving.yaml", lambda spec: spec.update(BROUGHT, deadline_ms=5000))(desk)
     rewritten("product.yaml", lambda spec: spec["files"].update(serving="serving.yaml"))(desk)
     assert run(desk, instance, *RELEASED).success
     (new,) = set(ledger_of(desk).replay("parcel_desk").releases) - known

@@ -68,7 +68,12 @@ def write_drifting_product(root: Path, changes_on: date | None = None, **drift: 
         "monitor_policy.yaml": policy,
         "guardrails.yaml": {"version": "1.0.0", "max_utterance_characters": 200, "safe_reply": "Please call us."},
         "features.yaml": {"service": "desk", "views": {"city_now": view | {"aggregates": {"city_days_3d": recent}}}},
-        "serving.yaml": {"version": "1.0.0", "time": "clock"},
+        "serving.yaml": {
+            "version": "1.0.0",
+            "entity": ["parcel_id"],
+            "given": ["days_underway", "city"],
+            "time": "clock",
+        },
     }
     for name, content in files.items():
         (folder / name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

@@ -23,6 +23,7 @@ def write_replayed_product(root: Path, name: str = "parcel_desk") -> Path:
     folder = write_tiny_product(root, name)
     plain = yaml.safe_load((folder / "product.yaml").read_text(encoding="utf-8"))
     plain["files"]["serving"] = "serving.yaml"
+    plain["examples"]["facts"] = []
     (folder / "product.yaml").write_text(yaml.safe_dump(plain), encoding="utf-8")
     serving = {"version": "1.0.0", "entity": ["parcel_id"], "replay": "replay.py:traffic"}
     (folder / "serving.yaml").write_text(yaml.safe_dump(serving), encoding="utf-8")

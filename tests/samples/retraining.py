@@ -32,7 +32,8 @@ FIRST = date(2024, 1, 22)
 def write_watched_product(root: Path, name: str = "parcel_desk", **retrain: Any) -> Path:
     """A tiny product that lives in the time of its data, with other values in the part `retrain` of its policy."""
     folder = write_tiny_product(root, name)
-    (folder / "serving.yaml").write_text(yaml.safe_dump({"version": "1.0.0", "time": "features"}))
+    brought = {"entity": ["parcel_id"], "given": ["days_underway"]}
+    (folder / "serving.yaml").write_text(yaml.safe_dump({"version": "1.0.0", "time": "features"} | brought))
     _rewrite(folder / "product.yaml", lambda product: product["files"].update(serving="serving.yaml"))
     _rewrite(folder / "monitor_policy.yaml", lambda policy: policy["retrain"].update(retrain))
     return folder

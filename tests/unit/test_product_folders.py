@@ -215,6 +215,36 @@ def test_every_change_of_product_code_shows_in_the_digests(folder: Path) -> None
     assert set(after) - set(before) == {"sub/more.py"}
 
 
+@pytest.mark.parametrize(
+    ("plain", "mistaken", "told"),
+    [
+        (
+            "source: schedule",
+            "source: schedul",
+            r"lookup 'flight': unknown source 'schedul': did you mean 'schedule'\?",
+        ),
+        ("dest, route, s", "destination, route, s", r"lookup 'flight': unknown column 'destination': "),
+        (
+            "key: [flight_id]",
+            "key: [distance_miles]",
+            r"key 'distance_miles' is number, expected one of string, integer",
+        ),
+        ("key: [flight_id]", "key: [carrier]", r"lookup 'flight': nothing brings its key 'carrier'"),
+        (
+            "[carrier, flight_number, origin",
+            "[flight_number, origin",
+            r"nothing brings 'carrier', by which features are",
+        ),
+    ],
+)
+def test_a_lookup_that_names_or_leads_to_nothing_is_refused_before_it_trains(
+    folder: Path, plain: str, mistaken: str, told: str
+) -> None:
+    rewritten(folder / "serving.yaml", plain, mistaken)
+    with pytest.raises(ContractError, match=rf"serving\.yaml: .*{told}"):
+        load_product(folder)
+
+
 def test_a_mandatory_gate_that_looks_at_something_else_is_refused_with_its_file(folder: Path) -> None:
     rewritten(folder / "promotion_policy.yaml", "check: no_leakage", "check: schema_valid")
     with pytest.raises(ContractError, match=r"promotion_policy\.yaml: mandatory gates .* 'no_leakage' must be a check"):

@@ -97,7 +97,9 @@ def desk(plant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
         del content["files"]["expectations"]
 
     (folder / "features.yaml").write_text(yaml.safe_dump(built.product.features.model_dump(mode="json")))
-    (folder / "serving.yaml").write_text(yaml.safe_dump({"version": "1.0.0", "lookups": LOOKUPS}))
+    (folder / "serving.yaml").write_text(
+        yaml.safe_dump({"version": "1.0.0", "given": ["sensor", "site"], "lookups": LOOKUPS})
+    )
     desk = Desk(folder, built.home, lambda: built.snapshot)
     desk.rewrite("product.yaml", planted)
     monkeypatch.setenv("ML_PLATFORM_HOME", str(built.home.root))
