@@ -22,15 +22,17 @@ def decide(plan: Plan, state: DeploymentState, findings: Findings, past: Past, n
     What stops comes first, whatever else holds; nothing goes forward without proof, and what waits says for what.
     """
     about = state.slots.get(SlotName.CANARY) or state.slots.get(SlotName.PRODUCTION)
-    if plan.policy is None:
+    if (policy := plan.policy or plan.production) is None:
         return _blind(plan, state, about, now)
-    situation = Situation(plan, plan.policy, state, findings, past, now)
+    situation = Situation(plan, policy, state, findings, past, now)
+    if plan.policy is None:
+        return _production_harms(situation) or _blind(plan, state, about, now)
     decisions = (rule(situation) for rule in _RULES)
     return next((found for found in decisions if found is not None), None) or _goes_on(situation)
 
 
 def _blind(plan: Plan, state: DeploymentState, about: str | None, now: datetime) -> Decision:
-    """Without a policy nothing is known, and nothing moves."""
+    """Without its policy nothing is known of what serves, and nothing moves."""
     serves = about is not None
     return Decision(
         product=state.product,

@@ -29,6 +29,8 @@ class Subject:
     feed: Feed
     again: Callable[[], Feed]
     """A feed of the same answers, from their beginning."""
+    watched: tuple[Watched, Watched]
+    """By which policies the canary and production are watched."""
 
 
 def name_of(replay: Replay) -> tuple[int, str | None]:
@@ -37,17 +39,23 @@ def name_of(replay: Replay) -> tuple[int, str | None]:
     return (base.sequence if base else 0), replay.slots.get(SlotName.PRODUCTION)
 
 
+def watched_in(replay: Replay, policies: MonitorPolicies) -> tuple[Watched, Watched]:
+    """By which policies the canary and production are watched now. Raises what the store raises."""
+    canary, production = (
+        policies.of(replay.releases[replay.slots[slot]]) if slot in replay.slots else NOTHING
+        for slot in (SlotName.CANARY, SlotName.PRODUCTION)
+    )
+    return canary, production
+
+
 def subject_of(replay: Replay, policies: MonitorPolicies, open_feed: OpenFeed) -> Subject:
     """What there is to watch now. Raises what the stores raise."""
     base = _base(replay)
     base_epoch = base.epoch if base else 0
-    watched = {
-        slot: policies.of(replay.releases[replay.slots[slot]]) if slot in replay.slots else NOTHING
-        for slot in (SlotName.CANARY, SlotName.PRODUCTION)
-    }
-    canary, production = watched[SlotName.CANARY], watched[SlotName.PRODUCTION]
+    canary, production = watched_in(replay, policies)
     judging = canary if SlotName.CANARY in replay.slots else production
-    age = timedelta(hours=judging.policy.label_age_hours if judging.policy else 0.0)
+    policy = judging.policy or production.policy
+    age = timedelta(hours=policy.label_age_hours if policy else 0.0)
     since, served, stretches = base.recorded_at if base else None, replay.served.epoch if replay.served else 0, None
     if since is not None and replay.opened is None:
         wall, stretch = datetime.now(UTC), stretch_of(age)
@@ -58,6 +66,7 @@ def subject_of(replay: Replay, policies: MonitorPolicies, open_feed: OpenFeed) -
         traffic=Traffic(base_epoch, canary.policy, production.policy, served, stretches),
         feed=open_feed(age, since),
         again=lambda: open_feed(age, since),
+        watched=(canary, production),
     )
 
 

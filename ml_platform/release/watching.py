@@ -27,7 +27,7 @@ from ml_platform.release.monitor_policies import MonitorPolicies
 from ml_platform.release.moves import Held
 from ml_platform.release.past import past_of
 from ml_platform.release.retention import FORWARD, Retention
-from ml_platform.release.subject import OpenFeed, Subject, name_of, subject_of
+from ml_platform.release.subject import OpenFeed, Subject, name_of, subject_of, watched_in
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,8 @@ class Watch:
 
     def _observe(self, replay: Replay) -> Subject:
         """What is watched, with what came since the last look."""
-        if self._subject is None or self._subject.name != name_of(replay):
+        named = name_of(replay), watched_in(replay, self._policies)
+        if self._subject is None or (self._subject.name, self._subject.watched) != named:
             self._subject = None  # what fails half-way is begun again
             self._subject = subject_of(replay, self._policies, self.open_feed)
         subject, self._subject = self._subject, None
