@@ -4,7 +4,7 @@ import difflib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +18,7 @@ from ml_platform.contracts.monitor_policy import MonitorPolicy
 from ml_platform.contracts.policy import ActionPolicy, PromotionPolicy
 from ml_platform.contracts.product import GuardrailSpec, ProductSpec, PromptSpec
 from ml_platform.contracts.serving import ServingContent, ServingSpec
-from ml_platform.contracts.source import ColumnType
+from ml_platform.contracts.source import SourceSpec
 from ml_platform.errors import ContractError, UnknownProductError
 
 T = TypeVar("T", bound=Contract)
@@ -65,28 +65,30 @@ class Product:
         # A gateway loads the file of the hook alone, so no other one can change an answer.
         named = [self.serving.facts.partition(":")[0]] if self.serving.facts else []
         sources = {name: _source_text(self.folder / name) for name in named if (self.folder / name).is_file()}
+        brought = self._request_sources()
         return ServingContent.parse(
             {
                 "spec": self.serving,
                 "evaluation": self.spec.evaluation,
                 "features": self.features,
-                "types": self._request_types(),
+                "types": {column: source.columns[column] for column, source in brought.items()},
+                "nullable": self._may_be_missing(brought),
                 "facts": self.spec.examples.facts,
                 "sources": sources,
             },
             where=f"{self.folder}: how it serves",
         )
 
-    def _request_types(self) -> dict[str, ColumnType]:
-        """The type of each column that a request brings: that of the first source of a lookup, the examples, or any."""
+    def _request_sources(self) -> dict[str, SourceSpec]:
+        """Where each column that a request brings has its type: the first source of a lookup, the examples, or any."""
         sources = self.spec.sources
         looked_up = [lookup.source for lookup in self.serving.lookups.values()]
         examples = [self.spec.examples.source] if self.spec.examples.source else []
         ordered = [sources[name] for name in (*looked_up, *examples, *sources) if name in sources]
         found = {}
         for column in (*self.serving.entity, *self.serving.given):
-            kind = next((source.columns[column] for source in ordered if column in source.columns), None)
-            if kind is None:
+            home = next((source for source in ordered if column in source.columns), None)
+            if home is None:
                 known = [name for source in sources.values() for name in source.columns]
                 nearest = difflib.get_close_matches(column, known, n=1)
                 hint = f": did you mean '{nearest[0]}'?" if nearest else "."
@@ -95,8 +97,20 @@ class Product:
                     f"{self.folder}: serving: requests are to bring '{column}', but no source has such a column{hint} "
                     f"Correct {said}."
                 )
-            found[column] = kind
+            found[column] = home
         return found
+
+    def _may_be_missing(self, brought: Mapping[str, SourceSpec]) -> tuple[str, ...] | None:
+        """The given columns that may be empty where they were learnt, and by which nothing is looked up."""
+        keys = {key for lookup in self.serving.lookups.values() for key in lookup.key}
+        keys |= {*self.features.entity_columns} if self.features else set()
+        learnt = self.spec.sources.get(self.spec.examples.source or "")
+
+        def nullable(column: str) -> bool:
+            home = learnt if learnt and column in learnt.columns else brought[column]
+            return column in home.nullable and column not in keys
+
+        return tuple(column for column in self.serving.given if nullable(column)) or None
 
     def hook(self, reference: str) -> Callable[..., Any]:
         """The function that `file.py:function` names in the product folder.

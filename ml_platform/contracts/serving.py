@@ -5,11 +5,11 @@ answers with the schema, the feature definitions and the hooks that it was judge
 """
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from ml_platform.contracts.base import Column, Contract, Name, SemanticVersion, Share
+from ml_platform.contracts.base import Column, Contract, GrowingContract, Name, SemanticVersion, Share
 from ml_platform.contracts.feature_spec import FeatureSpec
 from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.contracts.provenance import UnrecordedPolicy
@@ -18,6 +18,9 @@ from ml_platform.contracts.source import ColumnType, HookPath
 SHARE_OF_DEADLINE = 0.7
 """What one release may take of the time that is left while another could still answer. Decisions on live traffic hold
 every release to it, the one too that nobody stands behind: else a canary would seem worse for being given less time."""
+
+LONGEST_BROUGHT = 512
+"""Characters of a text that a request may bring, as in OpenAI's metadata. What is longer is not learnt from either."""
 
 
 class UnknownFacts(StrEnum):
@@ -78,12 +81,15 @@ class ServingSpec(Contract):
     breaker: BreakerSpec = BreakerSpec()
 
 
-class ServingContent(Contract):
+class ServingContent(GrowingContract):
     """All that serving needs of a product and that no other part of the release holds.
 
     `types` are those of the columns that a request brings, `facts` the names of the examples' facts, `sources` the
-    Python files of the hooks by path below the product's folder.
+    Python files of the hooks by path below the product's folder. `nullable` are the columns that a request may leave
+    out, as the rows that were learnt from do; None where there are none.
     """
+
+    came_later: ClassVar[tuple[str, ...]] = ("nullable",)
 
     spec: ServingSpec
     evaluation: EvaluationSpec
@@ -91,6 +97,7 @@ class ServingContent(Contract):
     types: dict[Column, ColumnType] = {}
     facts: tuple[str, ...] = ()
     sources: dict[str, str] = {}
+    nullable: tuple[Column, ...] | None = None
 
     @model_validator(mode="after")
     def _hook_is_there(self) -> Self:

@@ -8,12 +8,11 @@ from math import isfinite
 from typing import Any
 
 from ml_platform.contracts.provenance import Entity, Scalar
-from ml_platform.contracts.serving import ServingContent
+from ml_platform.contracts.serving import LONGEST_BROUGHT, ServingContent
 from ml_platform.contracts.source import ColumnType
 from ml_platform.errors import InvalidInputError
 from ml_platform.serving.guardrails.personal_data import redact, sound
 
-LONGEST_TEXT = 1_000
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
@@ -28,12 +27,16 @@ class Brought:
 def read_brought(content: ServingContent, metadata: Mapping[str, Scalar]) -> Brought:
     """The columns that the release asks for, each of its type; OpenAI's metadata are texts, so texts are read.
 
-    Other metadata is left alone. Raises InvalidInputError that names the key and never the value.
+    A column that may be empty where it was learnt may be left out or empty: None. Other metadata is left alone. Raises
+    InvalidInputError that names the key and never the value.
     """
     spec = content.spec
     row: dict[str, Any] = {}
     for name in (*spec.entity, *spec.given):
         value = metadata.get(name)
+        if name in (content.nullable or ()) and (value is None or not str(value).strip()):
+            row[name] = None
+            continue
         if value is None:
             needed = ", ".join((*spec.entity, *spec.given))
             raise InvalidInputError(f"metadata has no '{name}'. Send in metadata: {needed}.")
@@ -62,7 +65,7 @@ def _read(name: str, value: Scalar, kind: ColumnType) -> Any:
 
 def _text(value: Scalar) -> str:
     text = str(value)
-    if not text.strip() or len(text) > LONGEST_TEXT or sound(text) != text or "\x00" in text:
+    if not text.strip() or len(text) > LONGEST_BROUGHT or sound(text) != text or "\x00" in text:
         raise ValueError
     return text
 
@@ -74,7 +77,7 @@ def _integer(value: Scalar) -> int:
 
 
 def _number(value: Scalar) -> float:
-    if isinstance(value, bool) or len(str(value)) > LONGEST_TEXT or not isfinite(number := float(value)):
+    if isinstance(value, bool) or len(str(value)) > LONGEST_BROUGHT or not isfinite(number := float(value)):
         raise ValueError
     return number
 
@@ -103,7 +106,7 @@ _READERS: dict[ColumnType, Callable[[Scalar], Any]] = {
     ColumnType.TIMESTAMP: _timestamp,
 }
 _EXAMPLES = {
-    ColumnType.STRING: f"a text of 1 to {LONGEST_TEXT} characters",
+    ColumnType.STRING: f"a text of 1 to {LONGEST_BROUGHT} characters",
     ColumnType.INTEGER: "a whole number, e.g. 4001",
     ColumnType.NUMBER: "a number, e.g. 2.5",
     ColumnType.BOOLEAN: "true or false",

@@ -38,7 +38,7 @@ def test_texts_become_what_the_columns_hold_and_plain_values_stay() -> None:
     ("name", "value"),
     [
         ("Ticket ID", "4001.5"), ("Ticket ID", True), ("Ticket ID", "9" * 30), ("Ticket ID", " 1"), ("Ticket ID", "１"),
-        ("Line", ""), ("Line", " \n"), ("Line", "x" * 1001), ("Line", "\ud800"), ("Line", "a\x00b"),
+        ("Line", ""), ("Line", " \n"), ("Line", "x" * 513), ("Line", "\ud800"), ("Line", "a\x00b"),
         ("Weight", "nan"), ("Weight", "1e999"), ("Weight", False), ("Weight", "heavy"),
         ("Urgent", "yes"), ("Urgent", 1), ("Opened", "2026-03-02T08:15:00"), ("Opened", "soon"), ("Opened", 7),
     ],
@@ -52,6 +52,16 @@ def test_what_does_not_fit_is_named_and_not_repeated(name: str, value: Any) -> N
 def test_a_time_of_any_zone_is_read_in_utc_as_tables_tell_it() -> None:
     read = read_brought(content(), GOOD | {"Opened": "2026-02-02T10:15:00+02:00"}).row["Opened"]
     assert read.isoformat() == "2026-02-02T08:15:00+00:00"
+
+
+@pytest.mark.parametrize("left_out", [{}, {"Line": ""}, {"Line": " "}])
+def test_what_may_be_empty_where_it_was_learnt_may_be_left_out(left_out: dict[str, Any]) -> None:
+    asked = {name: value for name, value in GOOD.items() if name != "Line"} | left_out
+    may = content().model_copy(update={"nullable": ("Line",)})
+    assert read_brought(may, asked).row["Line"] is None
+    assert read_brought(may, GOOD).row["Line"] == "Atlas"
+    with pytest.raises(InvalidInputError, match="Line"):
+        read_brought(content(), asked)
 
 
 def test_what_is_missing_is_named_with_all_that_is_needed() -> None:

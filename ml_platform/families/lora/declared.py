@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_platform.contracts.example import Example, FactValue
 from ml_platform.contracts.product import ExamplesSpec, LabelField, TextField
+from ml_platform.contracts.serving import LONGEST_BROUGHT
 from ml_platform.errors import ContractError
 from ml_platform.families.lora.examples import Drawn, ExamplesContext
 from ml_platform.families.lora.templates import Template, nearest_hint
@@ -56,6 +57,7 @@ class _RowReader:
             if named is not None and named not in known:
                 hint = nearest_hint(named, known)
                 raise ContractError(f"{self.where}.{key}: there is no column '{named}': {hint}")
+        self.brought = [one for one in (*product.serving.entity, *product.serving.given) if one in own]
         self.utterance = self._template("utterance", spec.utterance or "")
         self.answer = self._answer_templates(spec.answer or "")
         self._require_untold()
@@ -126,6 +128,9 @@ class _RowReader:
             return "empty utterance"
         if self.spec.entity is not None and not spoken(row[self.spec.entity]).strip():
             return f"empty {self.spec.entity}"
+        for column in self.brought:
+            if isinstance(row[column], str) and len(row[column]) > LONGEST_BROUGHT:
+                return f"{column} longer than the {LONGEST_BROUGHT} characters that a request may bring"
         for name, template in self.answer.items():
             if not template.text(row).strip():
                 return f"empty answer {name}".strip()

@@ -88,6 +88,7 @@ def training_set_recipe(product: Product, snapshot: Artifact, golden: Golden, *,
         # The same rows, known at other times, are other features and another verdict on leakage.
         "sources": {name: source.meaning for name, source in spec.sources.items()},
         "examples": spec.examples.model_dump(mode="json"),
+        "brought": [*product.serving.entity, *product.serving.given],
         "evaluation_fields": spec.evaluation.model_dump(mode="json", include={"answer_format", "fields"}),
         "seed": spec.training.seed,
         "max_utterance_characters": product.guardrails.max_utterance_characters,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ml_platform.contracts.base import Column
 from ml_platform.contracts.explain import explain
+from ml_platform.contracts.serving import LONGEST_BROUGHT
 from ml_platform.serving.gateway.failures import HttpError
 
 SAFE_INTEGER = (1 << 53) - 1
@@ -28,7 +29,7 @@ INTEGRAL = BeforeValidator(_integral)
 UserId = Annotated[str, Field(min_length=1, max_length=256)]
 Whole = Annotated[int, Field(ge=-SAFE_INTEGER, le=SAFE_INTEGER), INTEGRAL]
 Real = Annotated[float, Field(ge=-SAFE_INTEGER, le=SAFE_INTEGER, allow_inf_nan=False)]
-Text = Annotated[str, Field(max_length=512)]
+Text = Annotated[str, Field(max_length=LONGEST_BROUGHT)]
 Said = Annotated[str, Field(pattern=r"\S")]
 Metadata = Annotated[dict[Column, bool | Whole | Real | Text], Field(max_length=16)]
 

@@ -141,6 +141,15 @@ def test_texts_longer_than_the_guardrails_allow_are_left_out_and_counted(prepare
     assert prepare(rows).facts["left_out"] == {"longer than 500 characters": 2}
 
 
+def test_what_no_request_could_bring_is_left_out_and_counted(prepare: Prepare) -> None:
+    made = prepare(
+        [row(number, note="n" * (513 if number < 3 else 512)) for number in range(20)],
+        source={"columns": {**COLUMNS, "note": "string"}},
+        examples={"facts": ["note"]},
+    )
+    assert made.facts["left_out"] == {"note longer than the 512 characters that a request may bring": 3}
+
+
 def test_only_unusable_rows_give_an_error_that_counts_them(prepare: Prepare) -> None:
     with pytest.raises(SourceDataError, match=r"no row became an example: 5 empty utterance"):
         prepare([row(number, text=" ") for number in range(5)])
