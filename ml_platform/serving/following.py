@@ -1,7 +1,7 @@
 """Following: the gateway keeps to the ledger, admits what it names, and swaps one pointer a product.
 
-What serves goes on serving whatever fails here: a ledger or a store that is down, a release that is refused, an engine
-that is slow. What is loaded is swapped at once; what has to be loaded first never delays it.
+Production goes on serving whatever fails here: a ledger or a store that is down, a release that is refused, a slow
+engine. A chain that does not verify takes away what is beside it. What has to be loaded first delays no swap.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.release import Release
+from ml_platform.errors import LedgerCorruptError
 from ml_platform.lineage.artifacts import ArtifactStore
 from ml_platform.lineage.bell import rings
 from ml_platform.lineage.ledger import Ledger
@@ -179,6 +180,8 @@ class Follower:
             )
         except Exception as error:  # noqa: BLE001 - as above
             self._problems.failed(product, error)
+            if isinstance(error, LedgerCorruptError) and product in self._wanted:
+                self._wanted[product] = self._wanted[product].doubted(str(error))
             return
         self._problems.succeeded(product)
         self._wanted[product], self._seen[product] = wanted, (wanted.state.head_sha256, trust)

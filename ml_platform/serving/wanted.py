@@ -31,6 +31,14 @@ class Wanted:
         shadow = self._of(SlotName.SHADOW)
         return serving | {one: shadow[one] for one in shadow if all(map(tried, serving)) or tried(one)}
 
+    def doubted(self, why: str) -> "Wanted":
+        """The same of a chain that does not verify any more: what is on trial may not serve, production goes on.
+
+        What took a canary away may stand behind what cannot be read.
+        """
+        trials = (place for place in (SlotName.CANARY, SlotName.SHADOW) if place in self.places)
+        return replace(self, refused={**self.refused, **dict.fromkeys(trials, why)})
+
     def _of(self, *order: Place) -> dict[str, Release]:
         places = [place for place in order if place in self.places and place not in self.refused]
         return {self.places[place].release_id: self.places[place] for place in places}

@@ -2,14 +2,16 @@
 
 import asyncio
 import shutil
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ml_platform.contracts.home import Home
-from ml_platform.errors import ContractError
+from ml_platform.errors import ContractError, LedgerCorruptError
 from ml_platform.lineage.standing import Trust
 from ml_platform.serving.loaded import ReleaseLoader
 from ml_platform.serving.routing import RoutingTable
@@ -92,6 +94,39 @@ def test_a_ledger_that_was_rewritten_is_not_followed_and_what_served_goes_on(loc
         assert watched.table == table
         assert table.production != first
         assert "restored from an old copy" in (watched.follower.problem or "")
+
+    watching(local, steps)
+
+
+def test_a_chain_that_does_not_verify_takes_canary_and_shadow_away_until_it_is_whole_again(
+    local: World, tmp_path: Path
+) -> None:
+    """Whoever may insert a row could otherwise hold a harmful canary where nobody can take it away any more."""
+
+    async def steps(watched: Watched) -> None:
+        first, second, third = local.serve(1), local.try_out(2), local.shadow(3)
+        await watched.look()
+        whole = watched.table
+        assert (whole.production, whole.canary, whole.shadow) == (first, second, third)
+        with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as database, database:
+            database.execute(
+                "INSERT INTO events (product, sequence, epoch, kind, payload, previous_sha256, event_sha256, "
+                "recorded_at, actor) SELECT product, max(sequence) + 1, 0, 'x', '{}', '0', '1', 'x', 'x' FROM events"
+            )
+        with pytest.raises(LedgerCorruptError):
+            local.controller.abort_canary(local.product, second, "harm", local.now, "ops")
+        await watched.look()
+        assert (watched.table.production, watched.table.canary, watched.table.shadow) == (first, None, None)
+        assert watched.table.exposure == 0.0
+        assert {one.release_id for one in watched.heard} == {second, third}
+        assert "cannot be read" in (watched.follower.problem or "")
+        with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as database, database:
+            database.execute("DROP TRIGGER events_no_delete")
+            database.execute("DELETE FROM events WHERE kind = 'x'")
+        await watched.look_later()
+        await watched.look_later()
+        assert watched.table == whole
+        assert watched.follower.problem is None
 
     watching(local, steps)
 
