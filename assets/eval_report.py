@@ -1,5 +1,6 @@
 """The fourth asset: everything that the gates look at, measured of the candidate and of what it would replace."""
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dagster import (
@@ -18,7 +19,6 @@ from assets.ancestry import Ancestry, trace_ancestry
 from assets.chain import Chain
 from assets.shown import artifact_metadata, markdown_table
 from ml_platform.contracts.evidence import CheckResult, GateResult, Verdict
-from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.report import EvaluationReport
 from ml_platform.lineage.artifacts import Artifact
 from resources.manifests import Value
@@ -118,13 +118,15 @@ def gates_shown(results: tuple[GateResult, ...]) -> dict[str, Any]:
 def _reference(chain: Chain, store: StoreResource) -> "Reference":
     """The release in production with its weights and its prompt, or the bare base model."""
     from ml_platform.evaluation.evaluate import BASE, Reference
+    from ml_platform.lineage.keys import trusted_keys, trusted_operators
     from ml_platform.lineage.ledger import Ledger
+    from ml_platform.lineage.standing import Trust
+    from ml_platform.release.reference import find_reference
 
-    replay = Ledger(store.home.ledger_url).replay(chain.product.name)
-    release_id = replay.state().slots.get(SlotName.PRODUCTION)
-    if release_id is None:
-        return Reference(BASE)
-    return Reference.of_release(replay.releases[release_id], chain.product, store.store())
+    trust = Trust(trusted_keys(store.home), trusted_operators(store.home))
+    with Ledger(store.home.ledger_url).read(chain.product.name) as view:
+        release = find_reference(view, trust, datetime.now(UTC))
+    return Reference.of_release(release, chain.product, store.store()) if release else Reference(BASE)
 
 
 def _checks(chain: Chain, traced: Ancestry, store: StoreResource) -> list[CheckResult]:

@@ -88,8 +88,7 @@ def assess_served(
     was measured since took that back. That evidence expires counts for nothing here: an emergency has no calendar.
     """
     recorded = tuple(envelopes)
-    early = [envelope for envelope in recorded if not _measured_after(envelope, trusted, promoted_at)]
-    then = assess_evidence(early, trusted, policy, release, promoted_at)
+    then = assess_as_of(recorded, trusted, policy, release, promoted_at)
     latest = assess_evidence(recorded, trusted, policy, release, now).evidence
     since = {
         gate: f"{evidence.result.verdict}: {evidence.result.reason}"
@@ -98,6 +97,14 @@ def assess_served(
     }
     reasons = {**then.reasons, **since}
     return Eligibility(then.eligible and not reasons, reasons, latest)
+
+
+def assess_as_of(
+    envelopes: Iterable[bytes], trusted: TrustedKeys, policy: PromotionPolicy, release: Release, moment: datetime
+) -> Eligibility:
+    """What the evidence that had been measured by a moment said then; what does not verify counts as that old."""
+    early = [envelope for envelope in envelopes if not _measured_after(envelope, trusted, moment)]
+    return assess_evidence(early, trusted, policy, release, moment)
 
 
 def outdated_comparisons(found: Eligibility, policy: PromotionPolicy, production: str | None) -> dict[str, str]:

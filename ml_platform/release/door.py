@@ -26,6 +26,7 @@ from ml_platform.lineage.replay_rules import FALLEN
 from ml_platform.lineage.standing import PINNED, QUARANTINE, Trust, why_no_standing
 from ml_platform.lineage.verification import Eligibility, assess_evidence, outdated_comparisons
 from ml_platform.release.moves import Held, Move
+from ml_platform.release.reference import why_no_reference
 
 __all__ = ["PINNED", "QUARANTINE", "Door"]
 
@@ -86,6 +87,8 @@ class Door:
             return held
         if newer := self._newer_than(release):
             return Held(release.product, release.release_id, because=newer)
+        if unproven := why_no_reference(self.transaction, Trust(self.trusted, self.operators), self.now):
+            return Held(release.product, release.release_id, because=unproven)
         production = self.transaction.replay.slots.get(SlotName.PRODUCTION)
         outdated = outdated_comparisons(found, self.policy_of(release), production)
         return _held(release, outdated) if outdated else None

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,9 +17,10 @@ from benchmarks.tiny_product import LAST_COMPLETE_DAY
 from definitions import platform_definitions
 from ml_platform.cli.app import run as mlp
 from ml_platform.contracts.deployment import ReleaseState
+from ml_platform.contracts.events import ReleaseEligible, ReleaseRegistered
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.policy import SlotName
-from ml_platform.contracts.slot_moves import ReleasePromoted
+from ml_platform.contracts.slot_moves import CanaryOpened, ReleasePromoted
 from ml_platform.lineage.artifacts import LocalArtifactStore
 from ml_platform.lineage.ledger import Ledger
 from resources.manifests import ManifestIOManager, Value
@@ -280,3 +281,27 @@ def test_a_past_day_is_compared_with_production_and_moves_nothing(
     outcome = manager.read(f"{good.product}/canary_alias", past).facts["outcome"]
     assert outcome == f"held: older than the release in production, which is of {LAST_COMPLETE_DAY}"
     assert ledger.state(good.product).slots == {SlotName.PRODUCTION: serving}
+
+
+def test_a_candidate_is_not_measured_against_what_was_written_into_production(
+    good: Ran, tiny_product: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance: DagsterInstance
+) -> None:
+    """No key is needed to append such rows, and the worst candidate is no worse than what nobody measured."""
+    home = Home(shutil.copytree(good.home.root, tmp_path / "home"))
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(home.root))
+    ledger, now = Ledger(home.ledger_url), datetime.now(UTC)
+    canary = ledger.replay(good.product).releases[good.values["registered_release"].value_sha256]
+    bad = canary.model_copy(update={"model": canary.model.model_copy(update={"candidate_sha256": "b" * 64})})
+    said = ReleaseEligible(
+        release_id=bad.release_id,
+        policy_sha256=bad.promotion_policy.content_sha256,
+        expires_at=now + timedelta(days=9),
+    )
+    with ledger.write(good.product, now, "mallory") as transaction:
+        transaction.append(ReleasePromoted(release_id=canary.release_id))
+        transaction.append(ReleaseRegistered(release=bad))
+        transaction.append(said)
+        transaction.append(CanaryOpened(release_id=bad.release_id, step=1, exposure=0.05))
+        transaction.append(ReleasePromoted(release_id=bad.release_id))
+    ran = run_chain(tiny_product, home.root, instance, "eval_report")
+    assert f"production {bad.release_id[:12]} was never proven" in failures(ran)[f"{good.product}__eval_report"]

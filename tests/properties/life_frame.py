@@ -105,7 +105,7 @@ class LifeFrame(RuleBasedStateMachine):
         """A gateway that starts now lets in what came in through the gates and what nothing speaks against since."""
         wanted = LedgerReader(Ledger(self.url)).read(PRODUCT, Trust(self.trusted, self.operators), self.now)
         for place, release in wanted.places.items():
-            came_in = self.oracle.opened if place is SlotName.CANARY else self.oracle.promoted
+            came_in: set[str | None] = {*(self.oracle.opened if place is SlotName.CANARY else self.oracle.promoted)}
             came_in = {self.oracle.shadow} if place is SlotName.SHADOW else came_in
             verdicts = [self.oracle.newest(release.release_id, gate) for gate in GATES]
             sound = all(fact is not None and fact.verdict is Verdict.PASS for fact in verdicts)

@@ -80,7 +80,8 @@ class Oracle:
     revoked: set[str] = field(default_factory=set)
     spoilt: set[str] = field(default_factory=set)
     opened: set[str] = field(default_factory=set)
-    promoted: set[str] = field(default_factory=set)
+    promoted: dict[str, tuple[datetime, int]] = field(default_factory=dict)
+    """When each release was last promoted, and how many pins there were."""
     shadow: str | None = None
     frozen: bool = False
     stepped: datetime | None = None
@@ -125,6 +126,23 @@ class Oracle:
             if fact is None or fact.verdict is not Verdict.PASS or not fact.at <= now < fact.until:
                 yield gate
 
+    def was_proven(self, release_id: str) -> bool:
+        """Whether it was rightly promoted, by the keys that count now or by all that ever did."""
+        (at, pins), policy = self.promoted[release_id], BY_ID[release_id].promotion_policy.content_sha256
+
+        def passed(gate: str, revoked: set[str]) -> bool:
+            known = [one for one in self.facts[release_id] if (one.gate, one.at <= at) == (gate, True)]
+            counting = [one for one in known if one.key_id not in revoked]
+            newest = max(counting, key=lambda one: (one.at, SEVERITY.index(one.verdict)), default=None)
+            return newest is not None and newest.verdict is Verdict.PASS and at < newest.until
+
+        pinned = [
+            next((one for one, by in reversed(self.pins[:pins]) if by not in revoked), None)
+            for revoked in (self.revoked, set())
+        ]
+        proven = any(all(passed(gate, revoked) for gate in GATES) for revoked in (self.revoked, set()))
+        return proven and policy in pinned
+
     def doubts_unseen(self, release: Release, now: datetime) -> Iterator[str]:
         """Everything that speaks against this release answering questions, even where nobody sees the answers."""
         if self.pinned() != release.promotion_policy.content_sha256:
@@ -138,6 +156,8 @@ class Oracle:
         yield from self.doubts_unseen(release, now)
         production, canary = state.slots.get(SlotName.PRODUCTION), state.slots.get(SlotName.CANARY)
         paired = self.newest(release.release_id, PAIRED)
+        if production and not self.was_proven(production) and list(self.doubts_unseen(BY_ID[production], now)):
+            yield "nobody proved what is in production"
         if paired is not None and paired.reference != (production or "base"):
             yield f"{PAIRED} compares with {paired.reference[:12]}"
         if any(BY_ID[serving].data.as_of > release.data.as_of for serving in (production, canary) if serving):
@@ -181,7 +201,7 @@ class Oracle:
             if where is ReleaseState.CANARY:
                 self.opened.add(release_id)
             if where is ReleaseState.PRODUCTION and before.slots.get(SlotName.CANARY) == release_id:
-                self.promoted.add(release_id)
+                self.promoted[release_id] = now, len(self.pins)
 
     def may_serve_again(self, release: Release, now: datetime) -> bool:
         """Whether production may be taken back to it: it was there, and no fall or verdict speaks against it."""
