@@ -81,10 +81,10 @@ def _read_bytes(name: str, spec: SourceSpec, folder: Path) -> tuple[str, bytes]:
     try:
         with fsspec.open(place, "rb") as file:
             data: bytes = file.read()
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # behind every protocol is another client, with errors of its own
         raise SourceDataError(
             f"source '{name}' ({place}): cannot be read: {type(error).__name__}: {error}. "
-            f"Put the file there, or correct sources.{name}.path in {folder / 'product.yaml'}."
+            f"Put the file there, allow it to be read, or correct sources.{name}.path in {folder / 'product.yaml'}."
         ) from error
     if not data:
         raise SourceDataError(f"source '{name}' ({place}): is empty (0 bytes). Check the export that writes it.")

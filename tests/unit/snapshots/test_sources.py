@@ -2,9 +2,11 @@
 
 import csv
 import gzip
+import http.server
 import io
 import json
 import re
+import threading
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -249,6 +251,38 @@ def test_a_missing_file_names_the_path_and_the_key_to_correct(
     for path in ("nowhere.csv", "memory://nowhere/tickets.csv", "nosuchprotocol://x"):
         with pytest.raises(SourceDataError, match=r"sources\.tickets\.path in .*product\.yaml"):
             take_snapshot(make_product(path=path), AS_OF, store)
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    """Refuses one path, and breaks off in the middle of any other."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.send_response(403 if "secret" in self.path else 200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(HEADER.encode())
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("path", ["secret.csv", "broken_off.csv"])
+def test_what_a_server_refuses_or_breaks_off_names_the_url_and_the_key_to_correct(
+    path: str, make_product: MakeProduct, store: LocalArtifactStore
+) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            product = make_product(path=f"http://127.0.0.1:{server.server_port}/{path}")
+            with pytest.raises(SourceDataError, match=rf"/{path}\): cannot be read: .*sources\.tickets\.path in"):
+                take_snapshot(product, AS_OF, store)
+        finally:
+            server.shutdown()
 
 
 BAD_ROWS = {
