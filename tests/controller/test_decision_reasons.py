@@ -8,8 +8,10 @@ import pytest
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.monitor_policy import MonitorPolicy, Signal
 from ml_platform.contracts.monitoring import Action
+from ml_platform.contracts.routing import Cohort
 from ml_platform.release.decide import decide
 from ml_platform.release.situation import Findings, Past, Plan
+from ml_platform.release.tallies import Tally
 from tests.samples.decisions import (
     ALONE_BAD,
     CANARY,
@@ -30,6 +32,7 @@ from tests.samples.decisions import (
     standing,
 )
 from tests.samples.monitoring import monitor_policy
+from tests.samples.seen import make_seen
 
 
 def test_a_hold_says_what_it_waits_for_and_what_could_be_seen_by_now() -> None:
@@ -111,8 +114,27 @@ def test_beside_a_canary_what_is_done_with_production_has_its_own_numbers(
 ) -> None:
     """Not those of the canary against it, and the policy that judged production is the one that is named."""
     alone, own = ALONE_BAD.alone, monitor_policy(version="9.9.9", metrics=[ERRORS, COST])
-    decision = decide(replace(PLAN, production=own), standing(**state), replace(FINE, alone=alone), past, NOW)
+    found = Findings(readings=(reading(Verdict.PASS, effect_upper=-0.01),), alone=alone)
+    decision = decide(replace(PLAN, production=own), standing(**state), found, past, NOW)
     assert (decision.action, decision.release_id) == (action, PRODUCTION)
     assert decision.readings == alone
     assert decision.monitor_policy_sha256 == own.sha256
     assert decide(replace(PLAN, production=own), standing(), FINE, GOOD, NOW).monitor_policy_sha256 == POLICY.sha256
+
+
+def test_the_rise_of_the_cost_is_the_canarys_whatever_the_weather_did_from_step_to_step() -> None:
+    """Production has most of its users from the first step, at which everybody was dear; the canary costs 1.3 times."""
+    dear = COST | {"ceiling": 5.0, "margin": 1.0, "at_most": 4.0}
+    policy = monitor_policy(metrics=[dear], sign_off={"always": False, "cost_rises_by": 0.25})
+    tally = Tally()
+    for number in range(4_000):
+        exposure, weather = ((0.05, 2.0), (0.5, 1.0))[number // 2_000]
+        seen = make_seen(number, exposure=exposure)
+        cost = weather * (1.3 if seen.cohort is Cohort.CANARY else 1.0)
+        tally.add([replace(seen, signals={Signal.COST_USD: cost})])
+    (found,) = tally.readings(policy)
+    means = [arm.value for arm in (found.production, found.canary) if arm is not None and arm.value is not None]
+    assert means[1] - means[0] == pytest.approx(found.effect)
+    decision = decide(Plan(STEPS, policy), standing(2), Findings(readings=(found,)), GOOD, NOW)
+    assert decision.action is Action.HOLD
+    assert "the mean cost rises by 30%" in decision.waits_for[0]

@@ -22,6 +22,9 @@ def mean_against(metric: MeanMetric, compared: Comparison, levels: Levels) -> Me
     first = compared.first(metric.signal).ascending
     scaled = np.minimum(first.x / metric.ceiling, 1.0)
     arms = {canary: _arm(metric, compared, first, canary, levels.alpha) for canary in (False, True)}
+    if levels_alike := first.levels(scaled * metric.ceiling):
+        # Pooled, production's would be of the first steps, the canary's of the last: a rise would be the weather's.
+        arms = {arm: arms[arm].model_copy(update={"value": levels_alike[arm]}) for arm in arms}
     canary, margin = arms[True], metric.margin / metric.ceiling
     users, centres, grain = _users(first, scaled), (0.0, min(1.0, metric.at_most / metric.ceiling) / 2.0), 1.0 / GRAINS
     low, high = effect_bounds(users, centres, levels.alpha, levels.beta)

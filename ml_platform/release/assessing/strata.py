@@ -81,13 +81,26 @@ class Strata:
         An exposure p with n users weighs n p (1 - p), the inverse of the variance of its difference, about (overlap
         weights: Li, Morgan & Zaslavsky 2018).
         """
+        found = self._compared(values)
+        return None if found is None else float(np.average(found[1] - found[0], weights=found[2]))
+
+    def levels(self, values: Floats) -> tuple[float, float] | None:
+        """Production's mean and the canary's, each weighted as their effect is, which is their difference."""
+        found = self._compared(values)
+        if found is None:
+            return None
+        production, canary, weights = found
+        return float(np.average(production, weights=weights)), float(np.average(canary, weights=weights))
+
+    def _compared(self, values: Floats) -> tuple[Floats, Floats, Floats] | None:
+        """Both arms' means at each exposure that has both, and how much each weighs."""
         users, sums = self.by_exposure(np.ones_like(values)), self.by_exposure(values)
         both = (users[0] > 0) & (users[1] > 0)
         if not both.any():
             return None
-        differences = sums[1][both] / users[1][both] - sums[0][both] / users[0][both]
         p = self.exposures[both]
-        return float(np.average(differences, weights=(users[0] + users[1])[both] * p * (1.0 - p)))
+        production, canary = (sums[arm][both] / users[arm][both] for arm in (0, 1))
+        return production, canary, (users[0] + users[1])[both] * p * (1.0 - p)
 
     def drawn(self, share: Floats) -> "Strata":
         """The users whose draw lies below the share of their stratum."""
