@@ -8,7 +8,7 @@ from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.monitor_policy import RateMetric
 from ml_platform.contracts.monitoring import Action, Breach, Decision, MetricReading
 from ml_platform.contracts.policy import SlotName
-from ml_platform.release.situation import Findings, Past, Plan, Situation
+from ml_platform.release.situation import FLAPS, Findings, Past, Plan, Situation
 from ml_platform.release.waiting import cool_down, measurements, sign_off, step
 
 __all__ = ["Findings", "Past", "Plan", "decide"]
@@ -70,6 +70,9 @@ def _production_harms(found: Situation) -> Decision | None:
     if not failed and not broken:
         return None
     reason, incident = _because(broken, failed), f"production {found.production[:12]} did harm"
+    if found.past.left_to_people:
+        frozen = "The product is frozen for such harm: a person decides what is next."
+        return _no_further(found, f"{reason} {frozen}", incident)
     since = found.past.since_rollback
     if since is not None and since < found.policy.moves.cool_down_minutes:
         common = "The release before it fell just now: two that fail one after the other have a common cause."
@@ -102,7 +105,7 @@ def _is_better(canary: MetricReading | None) -> bool:
 
 
 def _no_further(found: Situation, reason: str, incident: str) -> Decision:
-    """Freezes once, and holds from then on: the rest is for people."""
+    """Freezes once, and holds until somebody lets it go on: the rest is for people."""
     action = Action.HOLD if found.state.frozen else Action.FREEZE
     return found.decided(action, reason, about=found.production, waits=A_PERSON, incident=incident)
 
@@ -119,7 +122,7 @@ def _both_suffer(found: Situation) -> Decision | None:
 def _flaps(found: Situation) -> Decision | None:
     if found.state.frozen or found.past.moves_today <= found.policy.moves.max_per_day:
         return None
-    return found.decided(Action.FREEZE, found.too_many, about=found.canary or found.production, incident="it flaps")
+    return found.decided(Action.FREEZE, found.too_many, about=found.canary or found.production, incident=FLAPS)
 
 
 def _stands_still(found: Situation) -> Decision | None:
@@ -171,7 +174,7 @@ def _goes_on(found: Situation) -> Decision:
 
 def _forward(found: Situation, action: Action, reason: str, about: str) -> Decision:
     if found.capped:
-        return found.decided(Action.FREEZE, f"{found.too_many} Next: {action}.", about=about, incident="it flaps")
+        return found.decided(Action.FREEZE, f"{found.too_many} Next: {action}.", about=about, incident=FLAPS)
     return found.decided(action, reason, about=about)
 
 

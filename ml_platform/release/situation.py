@@ -10,6 +10,9 @@ from ml_platform.contracts.monitoring import Action, Breach, Decision, MetricRea
 from ml_platform.contracts.policy import CanaryPlan, SlotName
 from ml_platform.contracts.routing import Cohort
 
+FLAPS = "it flaps"
+"""The incident of a product that was moved too often."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -50,7 +53,8 @@ class Past:
     `step_minutes` and `users` are those of the canary's present step, `since_move` counts from the first answer after
     the last move, `since_rollback` from the last automatic rollback. `moves_today` are automatic moves of 24 hours,
     since a person let the product go on. `rebased`: production is another one than when the canary was opened.
-    `waiting` became eligible during a freeze.
+    `waiting` became eligible during a freeze. `left_to_people`: the product was frozen for harm that production did,
+    and nobody let it go on since.
     """
 
     step_minutes: float | None = None
@@ -61,6 +65,7 @@ class Past:
     signed_off: bool = False
     rebased: bool = False
     waiting: str | None = None
+    left_to_people: bool = False
 
 
 @dataclass(frozen=True)

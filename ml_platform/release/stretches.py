@@ -38,13 +38,14 @@ class Stretches:
         self._alone_since, self._stretch = alone_since, stretch
         self._present = _number(wall, stretch)
         self._tallies: dict[int, Tally] = {}
+        self._judged_since: datetime | None = None
         self._hold()
 
     def _hold(self) -> None:
         """Of each of three stretches one tally, of all answers from its beginning on."""
         since, held = self._alone_since, self._tallies
         firsts = range(self._present - 1, self._present + 2)
-        self._tallies = {first: held.get(first) or Tally(since, since) for first in firsts}
+        self._tallies = {first: held.get(first) or Tally(since, since, self._judged_since) for first in firsts}
 
     def turn(self, wall: datetime) -> bool:
         """Forgets what no longer counts at a moment of ours; whether there was a turn. A clock put back turns nothing.
@@ -57,6 +58,12 @@ class Stretches:
         self._present = now
         self._hold()
         return True
+
+    def judge_anew(self, since: datetime, held: Iterable[Seen]) -> None:
+        """Only what was given from a moment of ours on counts from now on, of what came before `held`."""
+        self._judged_since, self._tallies = since, {}
+        self._hold()
+        self.add(held)
 
     def add(self, seen: Iterable[Seen]) -> None:
         """Folds answers in, in any order; the same answer may come again, with more known of it."""

@@ -40,6 +40,7 @@ class Traffic:
         self._users: dict[int, dict[Cohort, set[str]]] = {}
         self._lasts: dict[str, Seen] = {}
         self._known: Findings | None = None
+        self._judged_since: datetime | None = None
         self.forgotten = 0
 
     @property
@@ -73,6 +74,13 @@ class Traffic:
         """Forgets of production what no longer counts at a time of ours; to be called before what is new is added."""
         if self._stretches is not None and self._stretches.turn(wall):
             self._known = None
+
+    def judge_anew(self, since: datetime | None) -> None:
+        """What was answered before a moment of ours, of the last minutes, counts no more against production alone."""
+        if since is None or since == self._judged_since:
+            return
+        self._judged_since, self._known = since, None
+        (self._stretches or self._tally).judge_anew(since, [one for one in self.seen if one.answered_at >= since])
 
     def findings(self, canary: str | None, production: str | None, wall: datetime) -> Findings:
         """What all of it shows at a time of ours; metrics are worked out again only when something came."""

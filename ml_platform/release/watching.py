@@ -25,7 +25,7 @@ from ml_platform.release.decide import decide
 from ml_platform.release.incidents import Incidents
 from ml_platform.release.monitor_policies import MonitorPolicies
 from ml_platform.release.moves import Held
-from ml_platform.release.past import past_of
+from ml_platform.release.past import judged_since, past_of
 from ml_platform.release.retention import FORWARD, Retention
 from ml_platform.release.subject import OpenFeed, Subject, name_of, subject_of, watched_in
 
@@ -121,6 +121,7 @@ class Watch:
             self._subject = subject_of(replay, self._policies, self.open_feed)
         subject, self._subject = self._subject, None
         subject.traffic.turn(datetime.now(UTC))
+        subject.traffic.judge_anew(judged_since(replay))
         try:
             seen = subject.feed.read()
         except MlPlatformError:

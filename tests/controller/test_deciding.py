@@ -159,6 +159,12 @@ CASES: dict[str, tuple[DeploymentState, Findings, Past, Action]] = {
         replace(GOOD, since_rollback=1),
         Action.HOLD,
     ),
+    "frozen for harm, they hold long after": (
+        standing(0, **ALONE, frozen="why"),
+        ALONE_BAD,
+        replace(GOOD, since_rollback=999, left_to_people=True),
+        Action.HOLD,
+    ),
     "long after a rollback there may be another": (
         standing(0, **ALONE),
         ALONE_BAD,
