@@ -29,7 +29,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def parse_mapping(text: str, *, where: str, as_json: bool = False) -> dict[str, Any]:
     """The mapping in a text; see read_mapping. `where` is what errors call its origin."""
     try:
-        data = _json(text) if as_json else yaml.load(text, _PlainLoader)  # noqa: S506 - a SafeLoader
+        data = parse_json(text) if as_json else yaml.load(text, _PlainLoader)  # noqa: S506 - a SafeLoader
     except RecursionError:
         raise ContractError(f"{where}: is nested too deeply to be read.") from None
     except (yaml.YAMLError, ValueError, TypeError) as error:
@@ -40,16 +40,21 @@ def parse_mapping(text: str, *, where: str, as_json: bool = False) -> dict[str, 
     return data
 
 
-def _json(text: str) -> Any:
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises ValueError for what is no JSON, for a key that stands twice and for NaN, RecursionError for too deep a text.
+    """
     return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"key '{repeated[0]}' stands there more than once. Keep one.")
-    return dict(pairs)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = min(name for name in found if names.count(name) > 1)
+        raise ValueError(f"key '{repeated}' stands there more than once. Keep one.")
+    return found
 
 
 def _refuse_constant(constant: str) -> NoReturn:

@@ -3,7 +3,6 @@
 import csv
 import gzip
 import io
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ml_platform.contracts.reading import parse_json
 from ml_platform.errors import SourceDataError
 
 if TYPE_CHECKING:
@@ -95,14 +95,14 @@ def read_jsonl(where: str, data: bytes) -> RawTable:
         if not line.strip():
             continue
         try:
-            value = json.loads(line, parse_constant=_refuse_constant)
+            value, is_cut_off = parse_json(line), False
             problem = None if isinstance(value, dict) else f"is a JSON {type(value).__name__}, expected an object"
         except (ValueError, RecursionError) as error:
-            value, problem = None, f"is not JSON: {error}"
+            problem, is_cut_off = f"is not JSON: {error}", type(error) is not ValueError
         if problem is None:
             objects.append(value)
             rows.append(number)
-        elif number == len(lines) and value is None:
+        elif number == len(lines) and is_cut_off:
             raise SourceDataError(
                 f"{where}: line {number}, the last, {problem}, and has no line end: the file is truncated. "
                 "Export it again."
@@ -237,7 +237,3 @@ def _joined(record: Sequence[str]) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="").writerow(record)
     return out.getvalue()
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _READERS = {"csv": read_csv, "jsonl": read_jsonl, "parquet": read_parquet}
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,11 @@ def _require_columns(raw: RawTable, spec: SourceSpec) -> None:
     found = set(raw.columns)
     missing = sorted(set(spec.columns) - found - (set(spec.nullable) if raw.sparse else set()))
     extra = sorted(found - set(spec.columns) - set(spec.ignore_columns))
+    if missing and raw.form == "text" and len(found) == 1 and (mark := _separator(*found)):
+        raise SourceDataError(
+            f"{raw.where}: has one column, '{next(iter(found))}': its cells are separated by {mark}. "
+            "Save it as CSV with commas."
+        )
     for column in missing:
         nearest = difflib.get_close_matches(column, extra or found, n=1)
         hint = f" Did you mean '{nearest[0]}'?" if nearest else f" It has {', '.join(sorted(found))}."
@@ -127,3 +133,8 @@ def _require_columns(raw: RawTable, spec: SourceSpec) -> None:
             f"{raw.where}: has columns that product.yaml does not declare: {', '.join(extra)}. Expected "
             f"{', '.join(spec.columns)}. Declare them under columns with a type, or list them in ignore_columns."
         )
+
+
+def _separator(header: str) -> str:
+    """What separates the cells of a header that is no CSV with commas, in a word; "" where nothing does."""
+    return next((word for mark, word in _OTHER_SEPARATORS.items() if mark in header), "")

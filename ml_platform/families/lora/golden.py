@@ -1,6 +1,5 @@
 """Golden sets: questions that are never trained on, from a file of the product or a public corpus."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from ml_platform.contracts.canonical import digest
 from ml_platform.contracts.example import Example
 from ml_platform.contracts.product import GoldenSpec
 from ml_platform.contracts.products import Product
+from ml_platform.contracts.reading import parse_json
 from ml_platform.errors import ContractError, MlPlatformError, SourceDataError
 from ml_platform.families.lora.soundness import sound_examples
 
@@ -40,6 +40,8 @@ def read_examples(path: Path) -> list[Example]:
         raise ContractError(f"{path}: there is no such file. Create it, or correct the path.") from None
     except UnicodeDecodeError as error:
         raise ContractError(f"{path}: is not UTF-8 text ({error}). Save it as UTF-8.") from None
+    except OSError as error:
+        raise ContractError(f"{path}: cannot be read: {error.strerror}. Name a file that may be read.") from None
     return parse_examples(text, str(path))
 
 
@@ -50,8 +52,8 @@ def parse_examples(text: str, where: str) -> list[Example]:
         if not line.strip():
             continue
         try:
-            data = json.loads(line)
-        except ValueError as error:
+            data = parse_json(line)
+        except (ValueError, RecursionError) as error:
             raise ContractError(
                 f"{where}, line {number}: is not JSON ({error}). Expected one example a line."
             ) from None

@@ -45,6 +45,8 @@ def test_a_golden_file_is_resolved_into_the_training_set_and_its_entities_are_le
         (json.dumps(LINE | {"utterance": " "}).encode(), r"'g/1': the utterance is empty"),
         ((json.dumps(LINE) + "\n" + json.dumps(LINE)).encode(), r"'g/1': stands more than once"),
         (json.dumps(LINE | {"utterance": "\ud800"}).encode(), r"golden.jsonl, line 1"),
+        (b"[" * 100_000, r"golden.jsonl, line 1: is not JSON"),
+        (b'{"entity": "a", "entity": "b"}', r"golden.jsonl, line 1: .* 'entity' stands there more than once"),
     ],
 )
 def test_a_wrong_golden_file_is_named_with_its_line(prepare: Prepare, data: bytes, problem: str) -> None:
@@ -84,6 +86,12 @@ def test_a_golden_label_of_another_kind_than_any_example_has_is_refused_for_no_a
 def test_a_golden_file_that_is_not_there_is_named(prepare: Prepare) -> None:
     with pytest.raises(ContractError, match=r"golden.jsonl: there is no such file"):
         prepare(ROWS, evaluation=IN_FILE)
+
+
+def test_a_golden_set_that_is_a_folder_is_named(prepare: Prepare) -> None:
+    folder = {"golden_sets": {"set": IN_FILE["golden_sets"]["set"] | {"path": "."}}}
+    with pytest.raises(ContractError, match=r"anything: cannot be read: Is a directory\. Name a file that"):
+        prepare(ROWS, evaluation=folder)
 
 
 @pytest.mark.parametrize(

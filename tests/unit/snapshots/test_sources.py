@@ -142,6 +142,7 @@ UNUSABLE_CSV = {
     "a doubled column": (f"{HEADER},open\n{GOOD},true\n".encode(), "columns more than once: 'open'"),
     "a missing column": (HEADER.replace(",open", "").encode() + b"\n", r"column 'open' \(boolean\) is missing"),
     "a misspelled column": (HEADER.replace("priority", "prioritty").encode() + b"\n", "Did you mean 'prioritty'"),
+    "semicolons": (HEADER.replace(",", ";").encode() + b"\n1;2,5\n", "one column, .* separated by semicolons.*commas"),
     "an extra column": (f"{HEADER},notes\n{GOOD},x\n".encode(), "does not declare: notes.*ignore_columns"),
     "a damaged gzip file": (gzip.compress(HEADER.encode())[:-9], "damaged or truncated gzip"),
 }
@@ -161,6 +162,7 @@ def test_an_unusable_csv_file_is_refused_with_its_name(
 UNUSABLE_JSONL = {
     "no object": (b"[1]\n2\n", "holds no JSON object.*Line 1"),
     "a cut-off last line": (b'{"ticket_id": "T1"}\n{"ticket_id": "T', "line 2, the last.*truncated"),
+    "a last line that is whole": (b'{"ticket_id": "T1"}\n{"open": 1, "open": 2}', "column 'answer'.*is missing"),
     "a missing key": (b'{"ticket_id": "T1"}\n', "column 'answer'.*is missing"),
 }
 
@@ -363,7 +365,7 @@ def test_a_bad_json_row_is_set_aside(
     assert aside["original"]["ticket_id"] == "T0020"
 
 
-@pytest.mark.parametrize("line", ["{broken", "[1, 2]", '{"a": NaN}', "[" * 100_000])
+@pytest.mark.parametrize("line", ["{broken", "[1, 2]", '{"a": NaN}', '{"a": 1, "a": 2}', "[" * 100_000])
 def test_a_malformed_json_line_is_set_aside_as_it_stands(
     line: str, make_product: MakeProduct, store: LocalArtifactStore, ticket_row: Row
 ) -> None:
