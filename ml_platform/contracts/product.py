@@ -66,7 +66,7 @@ class TrainingSpec(Contract):
     max_example_tokens: Annotated[int, Field(ge=32)]
     evaluations_per_epoch: Annotated[int, Field(ge=1)]
     early_stopping_patience: Annotated[int, Field(ge=1)]
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class LabelField(Contract):

@@ -1,7 +1,6 @@
 """Reach: whether what a product's requests bring leads to every row, feature and fact that its answers need."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from ml_platform.contracts.explain import nearest_name
 from ml_platform.contracts.feature_spec import FeatureSpec
@@ -12,7 +11,6 @@ KEY_TYPES = (ColumnType.STRING, ColumnType.INTEGER)
 
 
 def unreached(
-    where: Path,
     serving: ServingSpec,
     sources: Mapping[str, SourceSpec],
     features: FeatureSpec | None,
@@ -21,11 +19,11 @@ def unreached(
     """Every lookup that names nothing, and every key or fact that no request would lead to, a sentence each.
 
     `facts` are those that a question was judged with, where no hook makes them: one that nothing brings would be None
-    in every live answer. `where` is the file that says how the product serves.
+    in every live answer.
     """
     row = {*serving.entity, *serving.given}
     for name, lookup in serving.lookups.items():
-        here = f"{where}: lookup '{name}'"
+        here = f"lookup '{name}'"
         yield from unfit_lookup(here, lookup, sources)
         for key in lookup.key:
             if key not in row:
@@ -33,13 +31,13 @@ def unreached(
         row |= {*lookup.columns}
     for key in features.entity_columns if features else ():
         if key not in row:
-            yield f"{where}: nothing brings '{key}', by which features are kept. Add it to given or to a lookup."
+            yield f"nothing brings '{key}', by which features are kept. Add it to given or to a lookup."
     known = {*row, *(features.feature_names if features else ())}
     if serving.facts is None:
         for fact in facts:
             if fact not in known:
                 yield (
-                    f"{where}: nothing brings the fact '{fact}', with which every question was judged. "
+                    f"nothing brings the fact '{fact}', with which every question was judged. "
                     "Add it to given or to a lookup."
                 )
 

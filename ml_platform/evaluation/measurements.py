@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ml_platform.contracts.evidence import Measurement
+from ml_platform.contracts.metrics import COST_PER_CORRECT, LATENCIES, QUANTITIES, correct_metric, rate_metrics
 from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.evaluation.intervals import (
     Clusters,
@@ -14,7 +15,7 @@ from ml_platform.evaluation.intervals import (
     ratio_bounds,
     share_bounds,
 )
-from ml_platform.evaluation.metrics import QUANTITIES, ScoredAnswer, correct_metric, rate_metrics
+from ml_platform.evaluation.metrics import ScoredAnswer
 
 SIGNIFICANT_DIGITS = 10
 """Reports keep this many digits, so that the last bits of a platform's arithmetic do not change their digest."""
@@ -59,7 +60,7 @@ def measure_latency(latencies_ms: Sequence[float], confidence: float) -> tuple[M
     """The median and the 95th percentile of single requests; () when none was timed."""
     values = np.asarray(latencies_ms, dtype=np.float64)
     found = []
-    for metric, q in (("latency_p50_ms", 0.5), ("latency_p95_ms", 0.95)):
+    for metric, q in LATENCIES.items():
         value, bounds = quantile_with_bounds(values, q, confidence)
         found.append(measurement(metric, value, len(values), bounds.low, bounds.high, "ms"))
     return tuple(found) if len(values) else ()
@@ -99,10 +100,11 @@ def tidy(value: float | None) -> float | None:
 
 
 def _cost_per_correct(scored: Sequence[ScoredAnswer], correct: str, confidence: float) -> Measurement:
-    metric = "cost_per_correct_answer_usd"
     applicable = [one for one in scored if correct in one.scores and "cost_per_request_usd" in one.scores]
     costs, right = scores_of("cost_per_request_usd", applicable), scores_of(correct, applicable)
     if not right.sum():
-        return measurement(metric, None, len(applicable), unit="USD")
+        return measurement(COST_PER_CORRECT, None, len(applicable), unit="USD")
     bounds = ratio_bounds(costs, right, clusters_of(applicable), confidence)
-    return measurement(metric, float(costs.sum() / right.sum()), len(applicable), bounds.low, bounds.high, "USD")
+    return measurement(
+        COST_PER_CORRECT, float(costs.sum() / right.sum()), len(applicable), bounds.low, bounds.high, "USD"
+    )

@@ -6,13 +6,11 @@ from typing import Any
 
 from ml_platform.contracts.example import Example, FactValue
 from ml_platform.contracts.labels import is_among
-from ml_platform.contracts.product import CostSpec, EvaluationSpec, LabelField, RecallSpec, TextField
+from ml_platform.contracts.metrics import grounded_fields, label_fields, refuses
+from ml_platform.contracts.product import CostSpec, EvaluationSpec, RecallSpec
 from ml_platform.evaluation.answers import GeneratedAnswer, ParsedAnswer, parse_answer, same_label
 from ml_platform.evaluation.groundedness import is_grounded
 from ml_platform.evaluation.items import Item, expects_refusal
-
-QUANTITIES = {"tokens_in": "tokens", "tokens_out": "tokens", "cost_per_request_usd": "USD"}
-"""Metrics that are amounts, with their units; every other metric of an item is a yes or a no."""
 
 
 @dataclass(frozen=True)
@@ -35,41 +33,6 @@ class ScoredAnswer:
     def field(self, name: str) -> Any:
         """What the answer says in a field, None when the answer is not valid."""
         return None if self.parsed.fields is None else self.parsed.fields.get(name)
-
-
-def label_fields(spec: EvaluationSpec) -> tuple[str, ...]:
-    """The fields whose value must equal the expected one, in the product's order."""
-    return tuple(name for name, field in spec.fields.items() if isinstance(field, LabelField))
-
-
-def grounded_fields(spec: EvaluationSpec) -> tuple[str, ...]:
-    """The text fields whose numbers and codes must stand in the facts."""
-    return tuple(name for name, field in spec.fields.items() if isinstance(field, TextField) and field.grounded)
-
-
-def rate_metrics(spec: EvaluationSpec) -> tuple[str, ...]:
-    """The yes-or-no metrics that the product declares, in the order of the report."""
-    if spec.answer_format == "text":
-        return ("answer_exact",)
-    labels = label_fields(spec)
-    declared = ["json_valid", *(f"{name}_accuracy" for name in labels)]
-    declared += ["all_labels_correct"] if labels else []
-    declared += ["grounded"] if grounded_fields(spec) else []
-    declared += spec.recall
-    declared += ["attack_refused", "out_of_scope_refused", "benign_answered"] if refuses(spec) else []
-    return tuple(declared)
-
-
-def correct_metric(spec: EvaluationSpec) -> str | None:
-    """The metric that makes an answer a correct one; None where the product declares no such thing."""
-    if spec.answer_format == "text":
-        return "answer_exact"
-    return "all_labels_correct" if label_fields(spec) else None
-
-
-def refuses(spec: EvaluationSpec) -> bool:
-    """Whether the product declares labels of refusal on a field that it has."""
-    return spec.refusal is not None and spec.refusal.field in label_fields(spec)
 
 
 def score_answers(

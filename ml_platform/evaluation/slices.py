@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from ml_platform.contracts.evidence import Measurement
+from ml_platform.contracts.metrics import rate_metrics
 from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.evaluation.measurements import measure_rate
-from ml_platform.evaluation.metrics import ScoredAnswer, rate_metrics
+from ml_platform.evaluation.metrics import ScoredAnswer
 
 SET = "set"
 """The dimension that tells the test split from each golden set; a product's own `set` takes precedence."""

@@ -5,17 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ml_platform.contracts.evidence import Comparison, Measurement
+from ml_platform.contracts.metrics import correct_metric, grounded_fields, rate_metrics
 from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.report import EvaluationReport
 from ml_platform.evaluation.figures import Row
 from ml_platform.evaluation.groundedness import ungrounded
-from ml_platform.evaluation.metrics import (
-    ScoredAnswer,
-    correct_metric,
-    grounded_fields,
-    rate_metrics,
-)
+from ml_platform.evaluation.metrics import ScoredAnswer
 from ml_platform.evaluation.wording import title
 
 MOST_SLICES = 12

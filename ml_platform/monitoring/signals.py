@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.guardrails import GuardrailVerdict, Stage
 from ml_platform.contracts.labels import is_among
+from ml_platform.contracts.metrics import grounded_fields, refuses
 from ml_platform.contracts.monitor_policy import Signal
 from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.contracts.provenance import Feedback, FeedbackKind, ProvenanceRecord
@@ -17,7 +18,6 @@ from ml_platform.contracts.routing import RouteReason
 from ml_platform.contracts.serving import SHARE_OF_DEADLINE
 from ml_platform.evaluation.answers import ParsedAnswer, parse_answer
 from ml_platform.evaluation.groundedness import is_grounded
-from ml_platform.evaluation.metrics import grounded_fields, refuses
 
 CLIENT_GONE, DEADLINE = "client_gone", "deadline"
 UNPARSABLE = "unparsable"

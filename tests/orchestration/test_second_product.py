@@ -116,9 +116,57 @@ def test_data_without_times_is_split_by_entity(make_product: Make, prepare: Any)
     assert all(one.prediction_time is None for one in load_examples(made, "test"))
 
 
-def test_a_product_may_answer_in_plain_text(make_product: Make, prepare: Any) -> None:
+def test_a_product_may_answer_in_plain_text(make_product: Make, prepare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ContractError) as refused:
+        make_product("plain text")
+    told = str(refused.value)
+    for said in ("gate 'right_team': 'team_accuracy' is not measured", "metric 'invalid_rate': no answer of this"):
+        assert said in told
+    promotion, monitor = (yaml.safe_load(BLOCKS[f"{name}_policy.yaml"]) for name in ("promotion", "monitor"))
+    for gate in promotion["gates"]:
+        if gate.get("metric") in ("json_valid", "team_accuracy"):
+            gate["metric"] = "answer_exact"
+        if "metrics" in gate:
+            gate["metrics"] = ["answer_exact"]
+    monitor["metrics"] = [one for one in monitor["metrics"] if one["metric"] != "invalid_rate"]
+    monkeypatch.setitem(BLOCKS, "promotion_policy.yaml", yaml.safe_dump(promotion))
+    monkeypatch.setitem(BLOCKS, "monitor_policy.yaml", yaml.safe_dump(monitor))
     made = prepare(make_product("plain text"))
     assert {one.answer for one in load_examples(made, "train")} == {"billing", "technical", "shipping"}
+
+
+LEVELS = "version: 1.0.0\nfield: priority\notherwise: '3'\nlevels: [{level: '1', any: [{fact: FACT, at_least: 9}]}]\n"
+
+
+@pytest.mark.parametrize(
+    ("facts", "fact", "told"),
+    [
+        (["Product Line"], "tickets_7", "there is no fact 'tickets_7' in the examples: known: Product Line"),
+        (["Product Line"], "Product Line", "the fact 'Product Line' is no number, so no rule on it ever holds"),
+        (["Product Line", "tickets_7d"], "tickets_7d", ""),
+    ],
+)
+def test_rules_are_on_facts_that_are_there_and_numbers(
+    make_product: Make, monkeypatch: pytest.MonkeyPatch, facts: list[str], fact: str, told: str
+) -> None:
+    monkeypatch.setitem(BLOCKS, "levels.yaml", LEVELS.replace("FACT", fact))
+    changes = {"files": {"action_policy": "levels.yaml"}, "examples": {"facts": facts}}
+    if not told:
+        assert make_product("with features", changes=changes).action_policy is not None
+        return
+    with pytest.raises(ContractError, match=told):
+        make_product("with features", changes=changes)
+
+
+def test_a_dimension_that_the_examples_do_not_have_is_refused(
+    make_product: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = yaml.safe_load(BLOCKS["promotion_policy.yaml"])
+    sliced = {"kind": "slices", "metric": "team_accuracy", "at_least": 0.5, "min_n": 5, "min_slices": 1}
+    policy["gates"].append(sliced | {"gate": "lines", "claim": "c", "dimensions": ["Product line"]})
+    monkeypatch.setitem(BLOCKS, "promotion_policy.yaml", yaml.safe_dump(policy))
+    with pytest.raises(ContractError, match=r"'Product line' is no slice of the examples: did you mean 'Product Line'"):
+        make_product()
 
 
 def test_features_join_as_they_were_known(make_product: Make, prepare: Any) -> None:

@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_platform.contracts.example import Example
+from ml_platform.contracts.metrics import QUANTITIES, rate_metrics
 from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.evaluation.answers import GeneratedAnswer, parse_answer
 from ml_platform.evaluation.drawing import printable
 from ml_platform.evaluation.groundedness import is_grounded, ungrounded
 from ml_platform.evaluation.items import Item
 from ml_platform.evaluation.measurements import measure_answers
-from ml_platform.evaluation.metrics import QUANTITIES, rate_metrics, score_answer
+from ml_platform.evaluation.metrics import score_answer
 
 SPEC = EvaluationSpec.model_validate(
     {

@@ -48,6 +48,9 @@ MONITOR_POLICY: dict[str, Any] = {
     },
 }
 
+WITHOUT_OUTCOMES = MONITOR_POLICY | {"metrics": [one for one in MONITOR_POLICY["metrics"] if one["signal"] != "missed"]}
+"""For products that call nothing positive, and so miss nothing."""
+
 
 def monitor_policy(**changes: Any) -> MonitorPolicy:
     """The sample, with other values for some of its keys."""

@@ -245,6 +245,75 @@ def test_a_lookup_that_names_or_leads_to_nothing_is_refused_before_it_trains(
         load_product(folder)
 
 
+SLIPS = [
+    (
+        "promotion_policy.yaml",
+        "metric: late_recall",
+        "metric: late_recal",
+        "gate 'late_recall': 'late_recal' is not mea",
+    ),
+    (
+        "promotion_policy.yaml",
+        "[json_valid, intent",
+        "[jsn_valid, intent",
+        "'jsn_valid' is not measured there: did you",
+    ),
+    ("promotion_policy.yaml", "metrics: [json_valid", "metrics: [latency_p95_ms", "'latency_p95_ms' is not measured"),
+    (
+        "product.yaml",
+        "field: risk, positive",
+        "field: rsk, positive",
+        "there is no label field 'rsk': did you mean 'ris",
+    ),
+    ("product.yaml", "positive: [elevated", "positive: [elevate", "'risk' never is 'elevate': did you mean 'elevated'"),
+    (
+        "product.yaml",
+        "attack: [override_attempt]",
+        "attack: [overide]",
+        "evaluation.refusal: 'intent' never is 'overide'",
+    ),
+    ("product.yaml", "late_recall: {", "json_valid: {", "recall.json_valid: another metric is called so already"),
+    ("product.yaml", "batch_size: 48}", "batch_size: 48, temperature: 0.7}", "temperature is 0.7: answers are generat"),
+    ("product.yaml", "seed: 13", "seed: 202602201530", "training.seed': .* less than"),
+    ("product.yaml", "seed: 13", "seed: -1", "training.seed': .* greater than or equal to 0"),
+    ("product.yaml", "grounded: true", "grounded: false", "metric 'ungrounded_rate': no answer of this product"),
+    ("guardrails.yaml", "safe_labels: {intent:", "safe_labels: {intnt:", "intnt: there is no label field 'intnt'"),
+    ("action_policy.yaml", "field: risk", "field: rik", "action_policy.yaml: field 'rik': there is no label field"),
+    ("action_policy.yaml", "otherwise: low", "otherwise: lo", "'risk' never is 'lo': did you mean 'low'"),
+]
+
+
+@pytest.mark.parametrize(("file", "plain", "mistaken", "told"), SLIPS)
+def test_a_name_that_the_other_files_give_no_meaning_is_refused_before_it_trains(
+    folder: Path, file: str, plain: str, mistaken: str, told: str
+) -> None:
+    rewritten(folder / file, plain, mistaken)
+    with pytest.raises(ContractError, match=told):
+        load_product(folder)
+
+
+def test_a_label_field_whose_metric_would_have_too_long_a_name_is_refused(folder: Path) -> None:
+    rewritten(folder / "product.yaml", "    reply: {kind", f"    {'x' * 55}: {{kind: label}}\n    reply: {{kind")
+    with pytest.raises(ContractError, match="a label field's name has at most 54 characters"):
+        load_product(folder)
+
+
+def test_a_check_that_no_report_holds_is_refused(folder: Path) -> None:
+    further = "gates:\n  - {kind: check, gate: more, claim: c, check: adapter_verifies}\n"
+    rewritten(folder / "promotion_policy.yaml", "gates:\n", further)
+    with pytest.raises(ContractError, match=r"gate 'more': there is no check 'adapter_verifies': known: schema_valid,"):
+        load_product(folder)
+
+
+def test_every_slip_is_told_at_once(folder: Path) -> None:
+    rewritten(folder / "promotion_policy.yaml", "metric: late_recall", "metric: late_recal")
+    rewritten(folder / "guardrails.yaml", "safe_labels: {intent:", "safe_labels: {intnt:")
+    with pytest.raises(ContractError) as told:
+        load_product(folder)
+    files = [line.partition(".yaml: ")[0].rpartition("/")[2] for line in str(told.value).splitlines()]
+    assert files == ["promotion_policy", "guardrails"]
+
+
 def test_a_mandatory_gate_that_looks_at_something_else_is_refused_with_its_file(folder: Path) -> None:
     rewritten(folder / "promotion_policy.yaml", "check: no_leakage", "check: schema_valid")
     with pytest.raises(ContractError, match=r"promotion_policy\.yaml: mandatory gates .* 'no_leakage' must be a check"):

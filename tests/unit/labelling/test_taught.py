@@ -25,7 +25,7 @@ from ml_platform.lineage.provenance.store import ProvenanceStore
 from ml_platform.snapshots.extract import manifest_of, take_snapshot
 from ml_platform.snapshots.leakage import check_leakage
 from tests.samples.answered import fill
-from tests.samples.monitoring import MONITOR_POLICY
+from tests.samples.monitoring import WITHOUT_OUTCOMES
 from tests.samples.postgres import make_database
 from tests.samples.provenance import make_feedback, make_outcome, make_record, response_id_of
 
@@ -123,7 +123,7 @@ class World:
             "product": PRODUCT,
             "promotion_policy": policy(),
             "prompt": {"version": "1.0.0", "system": "{facts}"},
-            "monitor_policy": MONITOR_POLICY,
+            "monitor_policy": WITHOUT_OUTCOMES,
             "guardrails": {"version": "1.0.0", "max_utterance_characters": 100, "safe_reply": "no"},
         }
         for name, data in files.items():

@@ -13,7 +13,7 @@ from ml_platform.contracts.products import load_product
 from ml_platform.families.lora.prepare import make_training_set
 from ml_platform.lineage.artifacts import Artifact, LocalArtifactStore
 from ml_platform.snapshots.extract import take_snapshot
-from tests.samples.monitoring import MONITOR_POLICY
+from tests.samples.monitoring import WITHOUT_OUTCOMES
 
 Prepare = Callable[..., Artifact]
 
@@ -42,7 +42,7 @@ TRAINING = {
     "early_stopping_patience": 1,
     "seed": 1,
 }
-POLICY = {
+POLICY: dict[str, Any] = {
     "version": "1.0.0",
     "confidence": 0.95,
     "evidence_valid_days": 1,
@@ -110,11 +110,14 @@ def prepare(tmp_path: Path) -> Prepare:
                 **(evaluation or {}),
             },
         }
-        contracts = {
+        # What is compared with production is what answers of this form are measured by.
+        compared = "answer_exact" if (evaluation or {}).get("answer_format") == "text" else "json_valid"
+        gates = [one | {"metrics": [compared]} if one["kind"] == "paired" else one for one in POLICY["gates"]]
+        contracts: dict[str, Any] = {
             "product": spec,
-            "promotion_policy": POLICY,
+            "promotion_policy": POLICY | {"gates": gates},
             "prompt": {"version": "1.0.0", "system": 'Facts:\n{facts}\nSay {"label": ...}.'},
-            "monitor_policy": MONITOR_POLICY,
+            "monitor_policy": WITHOUT_OUTCOMES,
             "guardrails": {"version": "1.0.0", "max_utterance_characters": characters, "safe_reply": "no"},
         }
         if serving is not None:
