@@ -57,6 +57,14 @@ def unfit_lookup(where: str, lookup: LookupSpec, sources: Mapping[str, SourceSpe
                 f"{where}: key '{column}' is {source.columns[column]}, expected one of {', '.join(KEY_TYPES)}. "
                 "Choose another column or convert it in the source."
             )
+    read = {*lookup.key, *lookup.columns, *source.key, source.event_time, source.known_at}
+    for column in (one for one in source.columns if one in read):
+        twin = next((one for one in source.columns if one != column and one.lower() == column.lower()), None)
+        if twin is not None:
+            yield (
+                f"{where}: source '{lookup.source}' has '{column}' and '{twin}': their case alone cannot tell them "
+                "apart. Rename one where the source is made, or leave it out."
+            )
     if lookup.keep_hours is not None and source.event_time is None and source.known_column is None:
         yield (
             f"{where}: keep_hours needs a time, but source '{lookup.source}' has neither event_time nor known_at. "

@@ -245,6 +245,12 @@ def test_a_lookup_that_names_or_leads_to_nothing_is_refused_before_it_trains(
         load_product(folder)
 
 
+def test_a_lookup_of_columns_that_differ_in_their_case_only_is_refused_before_it_trains(folder: Path) -> None:
+    rewritten(folder / "product.yaml", "distance_miles: number\n", "distance_miles: number\n      DEST: string\n")
+    with pytest.raises(ContractError, match=r"lookup 'flight': source 'schedule' has 'dest' and 'DEST': their"):
+        load_product(folder)
+
+
 SLIPS = [
     (
         "promotion_policy.yaml",
