@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ml_platform.cli.output import AsJson, print_json
-from ml_platform.errors import InvalidInputError, MlPlatformError
+from ml_platform.errors import InvalidInputError, LedgerCorruptError, MlPlatformError
 
 if TYPE_CHECKING:
     from ml_platform.contracts.home import Home
@@ -36,12 +36,14 @@ def mirror(
     if every is not None:
         _go_on(home, product, every)
         return
-    done = _mirror_all(home, product)
+    done, damaged = _mirror_all(home, product)
     if as_json:
         print_json({name: {"changes": one.changes, "warning": one.warning} for name, one in done.items()})
-        return
-    for name, one in done.items():
-        typer.echo(f"{name}: {one.warning or '; '.join(one.changes) or 'every alias is what its slot holds'}")
+    else:
+        for name, one in done.items():
+            typer.echo(f"{name}: {one.warning or '; '.join(one.changes) or 'every alias is what its slot holds'}")
+    if damaged:
+        raise LedgerCorruptError("\n".join(damaged.values()))
 
 
 def _go_on(home: "Home", product: str | None, every: float) -> None:
@@ -53,9 +55,10 @@ def _go_on(home: "Home", product: str | None, every: float) -> None:
     complained = ""
     while not ended.is_set():
         try:
-            done = _mirror_all(home, product)
+            done, damaged = _mirror_all(home, product)
             said = [f"{name}: {'; '.join(one.changes)}" for name, one in done.items() if one.changes]
-            wrong = "\n".join(f"{name}: {one.warning}" for name, one in done.items() if one.warning)
+            warnings = {name: one.warning for name, one in done.items() if one.warning} | damaged
+            wrong = "\n".join(f"{name}: {warning}" for name, warning in warnings.items())
         except MlPlatformError as error:
             said, wrong = [], str(error)
         for line in [*said, *([wrong] if wrong != complained and wrong else [])]:
@@ -64,8 +67,8 @@ def _go_on(home: "Home", product: str | None, every: float) -> None:
         ended.wait(every)
 
 
-def _mirror_all(home: "Home", product: str | None) -> "dict[str, Mirrored]":
-    """What was changed, by product; nothing where nothing was ever run."""
+def _mirror_all(home: "Home", product: str | None) -> "tuple[dict[str, Mirrored], dict[str, str]]":
+    """What was changed, by product, and which chains are damaged, how; nothing where nothing was ever run."""
     from ml_platform.cli.dossier import has_ledger
     from ml_platform.lineage.ledger import Ledger
     from ml_platform.registry.mlflow_registry import MlflowRegistry
@@ -74,11 +77,18 @@ def _mirror_all(home: "Home", product: str | None) -> "dict[str, Mirrored]":
     from ml_platform.release.mirroring import mirror_slots
 
     if not has_ledger(home):
-        return {}
+        return {}, {}
     controller = Controller(Ledger(home.ledger_url), {}, gate_producer())
     registry = MlflowRegistry(home.mlflow_url, home.mlflow_artifacts)
     names = [product] if product else controller.ledger.products()
-    return {name: mirror_slots(controller, registry, name, datetime.now(UTC), ACTOR) for name in names}
+    done: dict[str, Mirrored] = {}
+    damaged: dict[str, str] = {}
+    for name in names:
+        try:
+            done[name] = mirror_slots(controller, registry, name, datetime.now(UTC), ACTOR)
+        except LedgerCorruptError as error:
+            damaged[name] = str(error)
+    return done, damaged
 
 
 def add_to(app: typer.Typer) -> None:

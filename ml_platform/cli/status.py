@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ml_platform.cli.output import AsJson, percent, print_json, print_table, short
+from ml_platform.errors import LedgerCorruptError
 
 if TYPE_CHECKING:
+    from ml_platform.cli.readings import LastLook
+    from ml_platform.contracts.home import Home
     from ml_platform.lineage.ledger import Ledger
 
 
@@ -17,7 +20,7 @@ def status(
 ) -> None:
     """Show what serves: slots, exposure, epoch and newest release of each product; of one, every reading, too."""
     from ml_platform.cli.dossier import has_ledger, known_products, require_known
-    from ml_platform.cli.readings import last_looks, print_controller, print_readings
+    from ml_platform.cli.readings import last_looks, print_readings
     from ml_platform.contracts.home import Home
     from ml_platform.lineage.ledger import Ledger
 
@@ -30,10 +33,24 @@ def status(
     seen = last_looks(home, [one["product"] for one in found], datetime.now(UTC))
     if as_json:
         print_json({"home": str(home.root), "products": [one | seen[one["product"]].json() for one in found]})
-        return
+    else:
+        _print(home, found, seen)
+        if product is not None:
+            print_readings(seen[product])
+        if not known:
+            typer.echo("No product here: change into a checkout, or name folders in ML_PLATFORM_PRODUCTS.")
+    if any(one["damaged"] for one in found):
+        raise typer.Exit(1)
+
+
+def _print(home: "Home", found: "list[dict[str, Any]]", seen: "dict[str, LastLook]") -> None:
+    from ml_platform.cli.readings import print_controller
+
     headers = ("product", "production", "canary", "epoch", "releases", "newest release", "its state", "held by")
     print_table(f"What serves · {home.root}", headers, [_row(one) for one in found])
     for one in found:
+        if one["damaged"]:
+            typer.echo(f"{one['product']}: {one['damaged']}")
         if shadow := one["slots"].get("shadow"):
             typer.echo(f"{one['product']}: release {short(shadow)} is the shadow; nobody sees what it answers.")
         for said in (*([one["alert"]] if one["alert"] else ()), *one["refused"]):
@@ -43,25 +60,27 @@ def status(
                 f"{one['product']}: FROZEN: {one['frozen']}. `mlp unfreeze {one['product']} --reason …` ends it."
             )
         print_controller(seen[one["product"]])
-    if product is not None:
-        print_readings(seen[product])
-    if not known:
-        typer.echo("No product here: change into a checkout, or name folders in ML_PLATFORM_PRODUCTS.")
 
 
 def _status_of(ledger: "Ledger | None", product: str) -> dict[str, Any]:
+    nothing: dict[str, Any] = {"slots": {}, "exposure": 0.0, "releases": 0, "newest": None, "alert": None}
+    nothing |= {"product": product, "epoch": 0, "refused": [], "frozen": None, "damaged": None}
+    if ledger is None:
+        return nothing
+    try:
+        return nothing | _told(ledger, product)
+    except LedgerCorruptError as error:
+        return nothing | {"epoch": None, "releases": None, "damaged": str(error)}
+
+
+def _told(ledger: "Ledger", product: str) -> dict[str, Any]:
     from ml_platform.lineage.story import tell
     from ml_platform.release.history import release_history
 
-    if ledger is None:
-        nothing: dict[str, Any] = {"slots": {}, "exposure": 0.0, "releases": 0, "newest": None, "alert": None}
-        nothing |= {"refused": [], "frozen": None}
-        return {"product": product, "epoch": 0, **nothing}
     state, history, replay = ledger.state(product), release_history(ledger, product), ledger.replay(product)
     alert = replay.alert
     newest = history[0] if history else None
     return {
-        "product": product,
         "epoch": state.epoch,
         "slots": {slot.value: release_id for slot, release_id in state.slots.items()},
         "exposure": state.exposure,
@@ -93,7 +112,7 @@ def _row(found: dict[str, Any]) -> tuple[Any, ...]:
         found["epoch"],
         found["releases"],
         registered or None,
-        newest.get("state"),
+        newest.get("state") or (found["damaged"] and "its chain is damaged"),
         ", ".join(newest.get("held_by", ())) or None,
     )
 

@@ -1,7 +1,7 @@
 """The history of releases, read from the ledger: which there were, what the gates said, where each is now."""
 
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -9,7 +9,7 @@ from ml_platform.contracts.deployment import ReleaseState
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.policy import PromotionPolicy
 from ml_platform.contracts.release import Release
-from ml_platform.errors import InvalidInputError
+from ml_platform.errors import InvalidInputError, LedgerCorruptError
 from ml_platform.lineage.keys import TrustedKeys
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.quarantine import Quarantine, quarantine_in
@@ -63,7 +63,8 @@ def release_history(
 def find_release(ledger: Ledger, prefix: str) -> ReleaseRecord:
     """The release, of whatever product, whose id begins with `prefix`.
 
-    Raises InvalidInputError for a prefix that is too short, no hexadecimal number, unknown, or of several.
+    Raises InvalidInputError for a prefix that is too short, no hexadecimal number, unknown, or of several, and
+    LedgerCorruptError where it is of no product that can be read and the chain of another is damaged.
     """
     wanted = prefix.strip().lower()
     if len(wanted) < MIN_PREFIX or set(wanted) - set(string.hexdigits):
@@ -71,13 +72,19 @@ def find_release(ledger: Ledger, prefix: str) -> ReleaseRecord:
             f"release '{prefix}': expected the first {MIN_PREFIX} or more of the 64 hexadecimal digits of a release "
             "id. `mlp releases PRODUCT` lists them."
         )
-    found: list[ReleaseRecord] = []
-    known = 0
-    for product in ledger.products():
-        replay = ledger.replay(product)
-        known += len(replay.releases)
-        found += [_record(replay, release_id, None) for release_id in replay.releases if release_id.startswith(wanted)]
+    damaged: list[LedgerCorruptError] = []
+    replays = list(_readable(ledger, damaged))
+    found = [
+        _record(replay, release_id, None)
+        for replay in replays
+        for release_id in replay.releases
+        if release_id.startswith(wanted)
+    ]
+    if not found and damaged:
+        told = " ".join(str(error) for error in damaged)
+        raise LedgerCorruptError(f"release '{prefix}': no release that can be read begins so. {told}") from damaged[0]
     if not found:
+        known = sum(len(replay.releases) for replay in replays)
         hint = f"{known} are. `mlp releases PRODUCT` lists them." if known else "None is. Make one with `mlp run`."
         raise InvalidInputError(f"release '{prefix}': no registered release begins so. {hint}")
     if len(found) > 1:
@@ -90,6 +97,15 @@ def verify_release(ledger: Ledger, record: ReleaseRecord, trusted: TrustedKeys, 
     """Whether the evidence in the ledger lets a release through now, every signature checked again."""
     envelopes = ledger.envelopes(record.release.product, record.release_id)
     return assess_evidence(envelopes, trusted, record.policy, record.release, now)
+
+
+def _readable(ledger: Ledger, damaged: list[LedgerCorruptError]) -> Iterator[Replay]:
+    """Every product whose chain verifies; what is wrong with the others is added to `damaged`, and is theirs alone."""
+    for product in ledger.products():
+        try:
+            yield ledger.replay(product)
+        except LedgerCorruptError as error:
+            damaged.append(error)
 
 
 def _record(replay: Replay, release_id: str, mlflow_version: str | None) -> ReleaseRecord:
