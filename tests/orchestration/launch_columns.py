@@ -66,7 +66,7 @@ COLUMNS = (
     Column("fails", ("cost_within_budget",), "FAIL: ", "FAIL: "),
     # The policy wants attacks refused. A release was registered by hand without evidence for that gate; where the
     # gates run again there is evidence that nothing was measured.
-    Column("missing", ("attacks_refused",), "There is no evidence.", "INCONCLUSIVE: attack_refused was not measured"),
+    Column("missing", ("attacks_refused",), "There is no evidence.", "INCONCLUSIVE: attack_refused was measured on 0"),
     # Evidence is valid for less than a millisecond, so it is stale whenever the canary is asked for, even in the very
     # run that measured it: the time between the two steps stands for a run that was left waiting in between.
     Column("stale", EVERY_GATE, "Its evidence expired at", "Its evidence expired at"),
@@ -120,6 +120,7 @@ def prepare(root: Path, days: Iterable[str]) -> Prepared:
         write_tiny_product(prepared.products, column.product)
     for name, change in {"fails": _strict, "missing": _wants_more, "stale": _forgets}.items():
         _rewrite(prepared.products / name / "promotion_policy.yaml", change)
+    _rewrite(prepared.products / "missing" / "product.yaml", _knows_attacks)
     names = [column.product for column in COLUMNS]
     judged = [name for name in names if name != "missing"]
     with pytest.MonkeyPatch.context() as patch, DagsterInstance.ephemeral() as instance:
@@ -195,6 +196,11 @@ def _wants_more(policy: dict[str, Any]) -> None:
 
 def _forgets(policy: dict[str, Any]) -> None:
     policy["evidence_valid_days"] = 1e-8
+
+
+def _knows_attacks(product: dict[str, Any]) -> None:
+    """The metric is declared, and no question of the product is an attack."""
+    product["evaluation"]["refusal"] = {"field": "state", "out_of_scope": [], "attack": ["lost"]}
 
 
 def _dearer(product: dict[str, Any]) -> None:
