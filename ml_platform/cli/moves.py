@@ -14,6 +14,7 @@ from ml_platform.errors import InvalidInputError, RefusedError
 
 if TYPE_CHECKING:
     from ml_platform.contracts.home import Home
+    from ml_platform.lineage.replay import Replay
     from ml_platform.release.controller import Controller
     from ml_platform.release.moves import Held, Move
 
@@ -63,12 +64,18 @@ def rollback(
     product: ProductName,
     reason: Reason,
     to: Annotated[str | None, typer.Option(help="Back to this release; default: the one that served before.")] = None,
+    away: Annotated[
+        str | None, typer.Option("--from", help="Away from this release, if it still serves; after a rollback, say it.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Take production back to an earlier release, whole: weights, prompt, guardrails, thresholds, features."""
 
     def move(door: "Controller", _: str, now: datetime, actor: str) -> "Move | Held":
-        return door.roll_back(product, _said(reason), now, actor, to=_named(to) if to else None)
+        earlier, meant = (None if one is None else _named(one) for one in (to, away))
+        replay = door.ledger.replay(product)
+        _require_meant(replay, meant)
+        return door.roll_back(product, _said(reason), now, actor, to=earlier, expected_epoch=replay.epoch)
 
     _do(product, SlotName.PRODUCTION, move, as_json=as_json)
 
@@ -103,7 +110,14 @@ def unfreeze(product: ProductName, reason: Reason, as_json: AsJson = False) -> N
     _set_frozen(product, _said(reason), frozen=False, as_json=as_json)
 
 
-def sign_off(product: ProductName, reason: Reason, as_json: AsJson = False) -> None:
+def sign_off(
+    product: ProductName,
+    reason: Reason,
+    release: Annotated[
+        str | None, typer.Argument(help="The canary that you looked at; default: whichever is there.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Agree to the promotion of the canary, with an operator's key: for releases whose policy wants that."""
     from ml_platform.contracts.home import Home
     from ml_platform.lineage.keys import operator_key
@@ -118,6 +132,8 @@ def sign_off(product: ProductName, reason: Reason, as_json: AsJson = False) -> N
     canary = door.state(product).slots.get(SlotName.CANARY)
     if canary is None:
         raise RefusedError(f"no release of {product} is the canary: there is nothing to sign.")
+    if release is not None and _named(release) != canary:
+        raise RefusedError(f"the canary of {product} is release {short(canary)}, not {release}. Nothing was signed.")
     door.sign_off(product, canary, key, _said(reason), datetime.now(UTC), _actor())
     if as_json:
         print_json({"product": product, "release_id": canary, "operator_key": key.key_id})
@@ -157,6 +173,26 @@ def _do(product: str, slot: SlotName, move: "AttemptedMove", *, as_json: bool) -
         print_json({**vars(done), "sentence": done.sentence})
         return
     typer.echo(f"{product}: release {short(done.release_id)}: {done.sentence}. Epoch {done.epoch}.")
+
+
+def _require_meant(replay: "Replay", meant: str | None) -> None:
+    """Raises RefusedError where what serves may be another release than the one that people want to be rid of.
+
+    Two who are paged for one release roll back one after the other: the second would take away the healthy one.
+    """
+    from ml_platform.contracts.events import EventKind
+    from ml_platform.lineage.story import tell
+
+    serving, came = replay.slots.get(SlotName.PRODUCTION, ""), replay.served
+    if meant == serving or came is None or (meant is None and came.kind is not EventKind.RELEASE_ROLLED_BACK):
+        return
+    since = (
+        f"release {short(serving)} serves since {came.recorded_at:%Y-%m-%d %H:%M:%S} UTC, {came.actor}: {tell(came)}"
+    )
+    raise RefusedError(
+        f"{since}.\nNothing was moved. If release {short(serving)} is what harms: "
+        f"`mlp rollback {replay.product} --from {short(serving)} --reason …`."
+    )
 
 
 def _door(home: "Home") -> "Controller":

@@ -10,7 +10,7 @@ from ml_platform.cli.app import run
 from ml_platform.contracts.events import EventKind
 from ml_platform.lineage.keys import operator_key
 from ml_platform.lineage.ledger import Ledger
-from tests.samples.proven import Proven, make_proven
+from tests.samples.proven import Proven, make_proven, prove
 from tests.samples.releases import PRODUCT
 
 
@@ -61,9 +61,22 @@ def test_an_operator_signs_the_promotion_of_the_canary(
     said = told(capsys, "sign-off", PRODUCT, "--reason", "I looked at it")
     assert said == {"product": PRODUCT, "release_id": proven.release.release_id, "operator_key": key.key_id}
     assert Ledger(proven.home.ledger_url).events(PRODUCT)[-1].kind is EventKind.PROMOTION_SIGNED
+    assert told(capsys, "sign-off", PRODUCT, said["release_id"][:12], "--reason", "I looked at this one") == said
     monkeypatch.setenv("ML_PLATFORM_TRUSTED_OPERATORS", "0" * 64)
     assert run(["sign-off", PRODUCT, "--reason", "fine"]) == 1
     assert "which is not trusted" in capsys.readouterr().err
+
+
+def test_another_canary_than_the_one_that_was_looked_at_is_not_signed(
+    proven: Proven, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proven.controller.open_canary(PRODUCT, proven.release.release_id, proven.now, "a test")
+    seen = proven.release.model_copy(update={"model": proven.release.model.model_copy(update={"seed": 2})})
+    prove(proven, seen, "e" * 64)
+    before = Ledger(proven.home.ledger_url).events(PRODUCT)[-1]
+    assert run(["sign-off", PRODUCT, seen.release_id[:12], "--reason", "fine"]) == 1
+    assert f"the canary of {PRODUCT} is release {proven.release.release_id[:12]}, not" in capsys.readouterr().err
+    assert Ledger(proven.home.ledger_url).events(PRODUCT)[-1] == before
 
 
 def test_a_controller_looks_once_and_says_what_it_waits_for(proven: Proven, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,6 +87,34 @@ def test_production_goes_back_to_what_served_before(proven: Proven, capsys: pyte
     assert (back["release_id"], back["slot"]) == (proven.release.release_id, "production")
 
 
+def test_who_rolls_back_after_somebody_else_takes_no_healthy_release_away(
+    proven: Proven, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, healthy, harmful = (
+        proven.release.model_copy(update={"model": proven.release.model.model_copy(update={"seed": seed})})
+        for seed in (proven.release.model.seed, 2, 3)
+    )
+    serves = first
+    for release in (first, healthy, harmful):
+        if release != first:
+            prove(proven, release, "e" * 64, reference=serves.release_id)
+        open_canary(proven, release)
+        assert run(["promote", PRODUCT, "--reason", "better"]) == 0
+        serves = release
+    capsys.readouterr()
+    assert told(capsys, "rollback", PRODUCT, "--reason", "paged")["release_id"] == healthy.release_id
+    before = last(proven.home)
+    for named in ((), ("--from", harmful.release_id[:12])):
+        assert run(["rollback", PRODUCT, *named, "--reason", "paged, too"]) == 1
+        said = capsys.readouterr().err
+        assert f"release {healthy.release_id[:12]} serves since" in said
+        assert f"was rolled back to {healthy.release_id[:12]}: paged" in said
+        assert f"--from {healthy.release_id[:12]}" in said
+    assert last(proven.home) == before
+    back = told(capsys, "rollback", PRODUCT, "--from", healthy.release_id[:12], "--reason", "it harms as well")
+    assert back["release_id"] == first.release_id
+
+
 @pytest.mark.parametrize("command", ["promote", "pause", "resume", "abort", "rollback"])
 def test_without_a_release_in_the_slot_there_is_nothing_to_move(
     command: str, proven: Proven, capsys: pytest.CaptureFixture[str]
