@@ -7,7 +7,7 @@ from ml_platform.contracts.monitoring import ArmReading, MetricReading
 from ml_platform.release.assessing.compared import Comparison
 from ml_platform.release.assessing.strata import Floats, Strata
 from ml_platform.release.assessing.verdicts import Found, Levels, judge, judge_alone, users_needed
-from ml_platform.release.sequential.betting import Users, effect_bounds
+from ml_platform.release.sequential.betting import Users, effect_bounds, log_e_above
 from ml_platform.release.sequential.rates import Events, log_mean_exp, share_bounds
 
 
@@ -15,15 +15,17 @@ def rate_against(metric: RateMetric, compared: Comparison, levels: Levels) -> Me
     """The canary against production.
 
     Harm is counted by the first bad answer of each user, the effect by the first answer of each that shows the signal.
-    An outage that both arms suffer is no evidence for anything, but a thousand bets that are lost; so half of the
-    evidence is that of calm times: the mean of two e-processes is one.
+    The mean of e-processes is one, so three share what is believed: in what is rare, in what is rare outside of
+    outages, which are a thousand bets that are lost, and in the effect. Where it happens to every second user, it says
+    more of the canary to how many it does not happen than to how many it does.
     """
     first = compared.first(metric.signal)
     bad = first.sums(first.x)
     arms = {canary: _arm(metric, compared, first, canary, levels.alpha) for canary in (False, True)}
     canary = arms[True]
     centres = (0.0, metric.at_most / 2.0)
-    lower, upper = effect_bounds(_users(first, bad), centres, levels.alpha, levels.beta)
+    users_seen = _users(first, bad)
+    lower, upper = effect_bounds(users_seen, centres, levels.alpha, levels.beta)
     effect = first.effect(first.x)
     happened, in_calm = (_events(compared.first_bad(metric.signal, calm=calm)) for calm in (None, metric.at_most))
     _, users = first.by_exposure(np.ones_like(first.x))
@@ -34,7 +36,7 @@ def rate_against(metric: RateMetric, compared: Comparison, levels: Levels) -> Me
         lower=lower,
         upper=upper,
         limit=metric.margin,
-        harm=log_mean_exp(np.array([happened.log_e, in_calm.log_e])),
+        harm=log_mean_exp(np.array([happened.log_e, in_calm.log_e, log_e_above(users_seen, 0.0, centres)])),
         smallest_visible=happened.smallest_visible(users, levels.threshold),
         high=_too_high(metric, canary),
         needed=None if effect is None else users_needed(canary.users, effect, upper, metric.margin),

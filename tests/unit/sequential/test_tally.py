@@ -5,12 +5,14 @@ from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
 
+import numpy as np
 import pytest
 
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.monitor_policy import MonitorPolicy, Signal
 from ml_platform.contracts.monitoring import MetricReading, Seen
 from ml_platform.contracts.routing import Cohort
+from ml_platform.release.sequential.rates import Events
 from ml_platform.release.tallies import Tally
 from tests.samples.monitoring import monitor_policy
 from tests.samples.seen import EPOCH, make_rollout, make_seen
@@ -50,6 +52,21 @@ def numbers(signal: Signal, n: int, production: float, canary: float, spread: fl
         middle = canary if one.cohort is Cohort.CANARY else production
         seen.append(replace(one, signals={signal: middle * (1 + spread * math.sin(number))}))
     return seen
+
+
+def test_what_happens_to_many_is_proven_by_how_many_it_does_not_happen_to() -> None:
+    seen = errors(50, 0.4, 1.0)
+    production, canary = (
+        sum(one.signals[Signal.ERROR] for one in seen if one.cohort is arm)
+        for arm in (Cohort.PRODUCTION, Cohort.CANARY)
+    )
+    only_those_it_happened_to = Events(np.array([0.5]), np.array([production]), np.array([canary])).log_e
+
+    found = reading(seen, RATE | {"margin": 0.4, "at_most": 0.95})
+
+    assert found.verdict is Verdict.FAIL
+    assert found.e_threshold is not None
+    assert only_those_it_happened_to < math.log(found.e_threshold)
 
 
 def test_a_canary_as_good_as_production_passes_once_enough_users_are_seen() -> None:
