@@ -29,7 +29,7 @@ from ml_platform.contracts.products import load_product, product_folders
 from ml_platform.errors import ContractError
 from resources.launcher import launcher_from_environment
 from resources.manifests import ManifestIOManager
-from resources.state import PROJECT, StoreResource
+from resources.state import PROJECT, StoreResource, as_it_stands
 from sensors.continuous_training import retrain_sensor
 from sensors.reports import reports_sensor
 
@@ -83,9 +83,9 @@ def platform_definitions(folders: Iterable[Path]) -> Definitions:
     """The definitions of the products in these folders with the resources they share; steps run in one process."""
     shared = Definitions(
         resources={
-            "store": StoreResource(),
-            "io_manager": ManifestIOManager(),
-            "launcher": launcher_from_environment(),
+            "store": as_it_stands(StoreResource()),
+            "io_manager": as_it_stands(ManifestIOManager()),
+            "launcher": as_it_stands(launcher_from_environment()),
         },
         executor=in_process_executor,
     )

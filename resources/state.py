@@ -2,9 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dagster import ConfigurableResource
+from dagster import ConfigurableIOManager, ConfigurableResource, IOManagerDefinition, ResourceDefinition
 
 from ml_platform.contracts.home import Home
 from ml_platform.lineage.artifacts import ArtifactStore
@@ -45,3 +45,14 @@ class StoreResource(ConfigurableResource[ArtifactStore]):
         from ml_platform.lineage.attested import AttestedStore
 
         return AttestedStore(artifact_store(self.home), self.home)
+
+
+def as_it_stands(resource: ConfigurableResource[Any] | ConfigurableIOManager) -> ResourceDefinition:
+    """The resource for runs, without a word of run config in it.
+
+    Dagster takes each field of a resource for a setting of the run, which whoever reaches the webserver may write: in
+    another home a run would make keys of its own, trust them, and record in the ledger what they sign.
+    """
+    if isinstance(resource, ConfigurableIOManager):
+        return IOManagerDefinition(resource_fn=lambda _: resource, config_schema={})
+    return ResourceDefinition(resource_fn=lambda _: resource, config_schema={})
