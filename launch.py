@@ -39,8 +39,11 @@ from ml_platform.contracts.products import find_product
 from ml_platform.errors import AsOfOutsideDataError, InvalidInputError, MlPlatformError
 from resources.backfills import backfill_tag
 from resources.event_lines import EventLines
+from resources.interrupts import interrupts_heard
 from resources.runs import LAUNCHED_BY, alive, open_instance, report_abandoned_runs, stopped_from_outside
 from resources.state import PROJECT, home_at
+
+CANCELLED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ class Launch:
     overrides: Mapping[str, Any]
     lines: TextIO
 
-    def run_day(self, day: str, tags: Mapping[str, str]) -> bool:
-        """Runs the whole chain for one day and returns whether it succeeded."""
+    def run_day(self, day: str, tags: Mapping[str, str]) -> DagsterRunStatus:
+        """Runs the whole chain for one day and returns how that ended."""
         job = self.repository.get_reconstructable_job(job_name(self.chain.product.name))
         lines, run_id = EventLines(job.get_definition()), make_new_run_id()
         with alive(self.home, run_id):
@@ -73,7 +76,7 @@ class Launch:
                 for _ in execute_run_iterator(job, run, self.instance):
                     pass
         ended = self.instance.get_run_by_id(run_id)
-        return ended is not None and ended.status is DagsterRunStatus.SUCCESS
+        return ended.status if ended else DagsterRunStatus.FAILURE
 
     def say(self, event: str, message: str, **more: Any) -> None:
         """Writes a line of our own."""
@@ -114,7 +117,7 @@ def obey(asked: argparse.Namespace, lines: TextIO) -> int:
             _say(lines, "run_failure", str(error), metadata={"error": type(error).__name__})
             return 1
         if asked.command == "run":
-            return 0 if launch.run_day(days[0].isoformat(), {}) else 1
+            return 0 if launch.run_day(days[0].isoformat(), {}) is DagsterRunStatus.SUCCESS else 1
         return _backfill(launch, days, again=asked.again)
 
 
@@ -131,17 +134,27 @@ def _write(lines: TextIO, line: str) -> None:
 
 
 def _backfill(launch: Launch, days: list[date], *, again: bool) -> int:
-    """One day after the other; a day that failed does not stop the rest, a day that is up to date is passed over."""
+    """One day after the other; a day that failed does not stop the rest, a day that is up to date is passed over.
+
+    Whoever interrupts the process ends the rest too; whoever ends a day in the UI, that day.
+    """
     tags = backfill_tag(days[0], days[-1])
     failed = []
-    for number, day in enumerate(days, start=1):
-        launch.say(
-            "day", f"{day}: {number} of {len(days)}", metadata={"day": str(day), "number": number, "of": len(days)}
-        )
-        if not again and _is_up_to_date(launch, day.isoformat()):
-            launch.say("skipped", f"{day} is up to date: code and settings of the chain have not changed since.")
-        elif not launch.run_day(day.isoformat(), tags):
-            failed.append(str(day))
+    with interrupts_heard() as heard:
+        for number, day in enumerate(days, start=1):
+            launch.say(
+                "day", f"{day}: {number} of {len(days)}", metadata={"day": str(day), "number": number, "of": len(days)}
+            )
+            if not again and _is_up_to_date(launch, day.isoformat()):
+                launch.say("skipped", f"{day} is up to date: code and settings of the chain have not changed since.")
+                continue
+            ended = launch.run_day(day.isoformat(), tags)
+            if ended is not DagsterRunStatus.SUCCESS:
+                failed.append(str(day))
+            # The end of a day in the UI comes as one signal, from the thread that looks for it.
+            if heard() > (ended in CANCELLED):
+                launch.say("run_failure", f"Interrupted in day {number} of {len(days)}, {day}. Run again to go on.")
+                return 1
     if failed:
         launch.say("run_failure", f"{len(failed)} of {len(days)} days failed: {', '.join(failed)}. Run again to go on.")
     return 1 if failed else 0

@@ -174,6 +174,37 @@ def test_an_interrupt_ends_the_run_and_says_so(launcher: Launcher) -> None:
     assert launcher.runs()[0].status in {DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_backfill_starts_no_other_day(launcher: Launcher, number: signal.Signals) -> None:
+    """It took the interrupt for a day that failed, went on, and opened the canary of the last one."""
+    days = ("--from", "2024-01-29", "--to", LAST_COMPLETE_DAY)
+    process = launcher.start("backfill", launcher.folder.name, *days)
+    assert process.stdout is not None
+    assert [json.loads(process.stdout.readline())["event"] for _ in range(2)] == ["day", "run_start"]
+    process.send_signal(number)
+    code, lines = finished(process)
+    assert code == 1
+    assert lines[-1]["message"] == "Interrupted in day 1 of 2, 2024-01-29. Run again to go on."
+    assert len(launcher.runs()) == 1
+
+
+def test_a_day_of_a_backfill_that_is_ended_in_the_ui_ends_alone(launcher: Launcher) -> None:
+    days = ("--from", "2024-01-29", "--to", LAST_COMPLETE_DAY)
+    process = launcher.start("backfill", launcher.folder.name, *days)
+    assert process.stdout is not None
+    starts = (line for line in map(json.loads, process.stdout) if line["event"] == "run_start")
+    begun = next(starts)
+    with open_instance(launcher.home) as instance:
+        run = instance.get_run_by_id(begun["run_id"])
+        assert run is not None
+        instance.report_run_canceling(run)
+    assert next(starts)["run_id"] != begun["run_id"]
+    process.send_signal(signal.SIGINT)
+    _, lines = finished(process)
+    assert lines[-1]["message"].startswith("Interrupted in day 2 of 2")
+    assert {run.status for run in launcher.runs()} & set(launch.CANCELLED)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
