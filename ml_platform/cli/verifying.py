@@ -1,14 +1,17 @@
-"""A release checked again from its bytes: chain, signatures, gates, artifacts."""
+"""A release checked again from its bytes: chain, signatures, gates, artifacts, contents."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from ml_platform.cli.dossier import Dossier, artifact_digests, open_ledger, read_dossier
 from ml_platform.contracts.home import Home
-from ml_platform.errors import MlPlatformError
+from ml_platform.errors import ArtifactCorruptError, MlPlatformError
 
 if TYPE_CHECKING:
+    from ml_platform.contracts.release import VersionedPart
+    from ml_platform.lineage.artifacts import ArtifactStore
     from ml_platform.lineage.keys import TrustedKeys
 
 
@@ -26,6 +29,7 @@ def verify_everything(home: Home, release_id: str) -> Iterator[Finding]:
 
     Raises InvalidInputError for an unknown release and LedgerCorruptError where the ledger cannot be read at all.
     """
+    from ml_platform.lineage.contents import KINDS
     from ml_platform.lineage.keys import trusted_keys, trusted_operators
     from ml_platform.lineage.object_store import artifact_store
 
@@ -44,6 +48,10 @@ def verify_everything(home: Home, release_id: str) -> Iterator[Finding]:
             return f"{len(artifact.manifest.files)} files of {sha256[:12]} have their digests"
 
         yield _finding(kind, opened)
+    for contract, kind in KINDS.items():
+        # A kind is called what the release calls that part of it.
+        if part := getattr(dossier.record.release, kind):
+            yield _finding(kind, partial(_content, store, contract, part))
     yield _finding("base model", lambda: _base(home, dossier))
 
 
@@ -63,6 +71,17 @@ def _policy(home: Home, dossier: Dossier) -> Finding:
         return Finding("policy", "broken", str(error))
     reason = why_not_pinned(record.release.product, record.policy.sha256, pin)
     return Finding("policy", "note" if reason else "ok", reason or f"{record.policy.version} is the pinned one")
+
+
+def _content(store: "ArtifactStore", contract: type[Any], part: "VersionedPart") -> str:
+    from ml_platform.lineage.contents import find_content
+
+    if find_content(store, contract, part.content_sha256) is None:
+        raise ArtifactCorruptError(
+            f"{contract.__name__} {part.content_sha256[:12]} (version {part.version}) is not in the store, or was "
+            "damaged and is below corrupt/ now. Materialize registered_release again."
+        )
+    return f"version {part.version}, {part.content_sha256[:12]}, has its digest"
 
 
 def _base(home: Home, dossier: Dossier) -> str:

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from ml_platform.contracts.home import Home
+from ml_platform.contracts.product import GuardrailSpec
 from ml_platform.contracts.release import Release
 from ml_platform.lineage.artifacts import Artifact, LocalArtifactStore
+from ml_platform.lineage.contents import KINDS, keep_content
 from ml_platform.lineage.keys import SigningKey, operator_key, signing_key, trusted_keys, trusted_operators
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.release.controller import Controller
+from tests.samples.monitoring import monitor_policy
 from tests.samples.releases import PRODUCER, PRODUCT, inputs_of, make_policy, make_release, make_results
-from tests.samples.tiny_lora import tiny_base
+from tests.samples.tiny_lora import PROMPT, tiny_base
 
 POLICY = make_policy()
+GUARDRAILS = GuardrailSpec(version="1.0.0", max_utterance_characters=500, safe_reply="No.")
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,9 @@ def make_proven(root: Path) -> Proven:
         "candidate_sha256": candidate.sha256,
         "adapter_sha256": candidate.manifest.files["adapter/adapter_model.safetensors"].file_sha256,
     }
+    for content in (PROMPT, GUARDRAILS, monitor_policy()):
+        keep_content(store, content)
+        plain[KINDS[type(content)]] = {"version": content.version, "content_sha256": content.sha256}
     proven = Proven(home, Release.model_validate(plain), candidate, now)
     prove(proven, proven.release, others["eval_report"])
     return proven

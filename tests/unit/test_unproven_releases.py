@@ -203,6 +203,25 @@ def test_adapter_bytes_swapped_after_evaluation_are_named_wherever_they_are_open
         LocalArtifactStore(proven.home.artifacts).open("candidate", proven.candidate.sha256)
 
 
+@pytest.mark.parametrize("kind", ["prompt", "guardrails", "monitor_policy"])
+@pytest.mark.parametrize("harm", ["gone", "damaged"])
+def test_a_release_whose_content_cannot_be_loaded_does_not_verify(
+    proven: Proven, verified: Any, kind: str, harm: str
+) -> None:
+    """No gateway would let it in, whatever its gates say."""
+    assert verified() == {}
+    folder = proven.home.artifacts / kind
+    if harm == "gone":
+        shutil.rmtree(folder)
+    else:
+        [kept] = folder.glob("*/content.json")
+        kept.write_bytes(kept.read_bytes().replace(b"1.0.0", b"1.0.1"))
+    part = getattr(proven.release, kind)
+    [(what, found)] = verified().items()
+    assert what == kind
+    assert f"{part.content_sha256[:12]} (version {part.version}) is not in the store" in found
+
+
 def test_a_manifest_rewritten_for_the_swapped_bytes_is_another_candidate(
     proven: Proven, verified: Any, tmp_path: Path
 ) -> None:
