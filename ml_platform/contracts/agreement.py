@@ -83,6 +83,9 @@ def _of_labels(spec: EvaluationSpec, key: str, field: str, labels: Iterable[str]
 def _of_gates(product: "Product") -> Iterator[str]:
     if wrong := why_in_name_only(product.promotion_policy):
         yield f"{wrong}. Correct the gates, or rename them and add the mandatory ones."
+    if (steps := product.promotion_policy.canary.steps)[-1] >= 1.0:
+        nobody = "with all users at the canary nobody is left to compare it with; the promotion gives it all"
+        yield f"canary.steps: the last one must be below 1.0, found {list(steps)}: {nobody}"
     for gate in product.promotion_policy.gates:
         if isinstance(gate, CheckGate):
             if gate.check not in CHECKS:

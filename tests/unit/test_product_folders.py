@@ -326,6 +326,12 @@ def test_a_mandatory_gate_that_looks_at_something_else_is_refused_with_its_file(
         load_product(folder)
 
 
+def test_a_canary_that_would_get_all_users_is_refused_with_its_file(folder: Path) -> None:
+    rewritten(folder / "promotion_policy.yaml", "0.5]", "0.5, 1.0]")
+    with pytest.raises(ContractError, match=r"promotion_policy\.yaml: canary\.steps: the last one must be below 1\.0"):
+        load_product(folder)
+
+
 def rewritten(path: Path, plain: str, mistaken: str) -> None:
     text = path.read_text("utf-8")
     assert plain in text
