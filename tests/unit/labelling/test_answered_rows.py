@@ -36,7 +36,7 @@ def rows(
     origins: tuple[Origin, ...] = EVERY,
     **spec: Any,
 ) -> list[AnsweredRow]:
-    wanted = AnsweredSpec(kind="answered", origins=origins, **{"keep_days": 40_000.0, **spec})
+    wanted = AnsweredSpec(kind="answered", origins=origins, **{"keep_days": 36_500.0, **spec})
     return history.rows(PRODUCT, wanted, time, AGE, cutoff)
 
 
