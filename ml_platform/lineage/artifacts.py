@@ -7,12 +7,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ml_platform.contracts.canonical import bytes_sha256, digest
+from ml_platform.contracts.canonical import digest
 from ml_platform.errors import ArtifactCorruptError, StorageError
+from ml_platform.lineage.artifact import Artifact
 from ml_platform.lineage.artifact_files import (
     MANIFEST,
     ArtifactManifest,
@@ -45,60 +45,6 @@ _STORAGE_FAILED = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE}
 )
 """What a builder cannot be blamed for: any other OSError of its own passes through."""
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A verified artifact on local disk. `reused` tells that it was there before."""
-
-    sha256: str
-    path: Path
-    manifest: ArtifactManifest
-    reused: bool = False
-
-    @property
-    def kind(self) -> str:
-        """What sort of artifact this is: `snapshot`, `candidate`, ..."""
-        return self.manifest.kind
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What its maker states about it."""
-        return self.manifest.facts
-
-    def file(self, name: str) -> Path:
-        """The path of one of its files; raises ArtifactCorruptError for a name that it does not have."""
-        if name not in self.manifest.files:
-            raise ArtifactCorruptError(
-                f"{self.kind} {self.sha256[:12]} has no file '{name}', only {', '.join(self.manifest.files)}."
-            )
-        return self.path / name
-
-    def read(self, name: str) -> bytes:
-        """The bytes of one of its files, hashed as they were read; raises ArtifactCorruptError.
-
-        Whatever is judged or computed with is read here: since it was verified, the file may have become another one.
-        """
-        path, stored = self.file(name), self.manifest.files[name]
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ArtifactCorruptError(f"{path}: cannot be read: {error}. Materialize the {self.kind} again.") from None
-        if (found := bytes_sha256(data)) != stored.file_sha256:
-            raise ArtifactCorruptError(
-                f"{path}: SHA-256 is {found[:12]}…, the manifest of {self.kind} {self.sha256[:12]} says "
-                f"{stored.file_sha256[:12]}…. The file was changed since it was opened: find out who can write there."
-            )
-        return data
-
-    def text(self, name: str) -> str:
-        """The text in one of its files; see `read`."""
-        try:
-            return self.read(name).decode()
-        except UnicodeDecodeError as error:
-            raise ArtifactCorruptError(
-                f"{self.path / name}: is not UTF-8 text ({error}). Materialize the {self.kind} again."
-            ) from None
 
 
 Believed = Callable[[Artifact], bool]
