@@ -122,7 +122,7 @@ def test_a_canary_that_fails_gives_way_to_production_which_starts_anew(tmp_path:
     assert len(record.verdicts) == 8
     assert kinds(record) == [kind]
     assert canary.release_id[:12] in record.errors[0].message
-    assert "4711" not in caplog.text + record.model_dump_json()
+    assert "a secret" not in caplog.text + record.model_dump_json()
 
 
 @pytest.mark.parametrize("kind", FAULTS)
