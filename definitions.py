@@ -29,7 +29,8 @@ from ml_platform.contracts.products import load_product, product_folders
 from ml_platform.errors import ContractError
 from resources.launcher import launcher_from_environment
 from resources.manifests import ManifestIOManager
-from resources.state import PROJECT, StoreResource, as_it_stands
+from resources.runs import store_of_a_run
+from resources.state import PROJECT, as_it_stands
 from sensors.continuous_training import retrain_sensor
 from sensors.reports import reports_sensor
 
@@ -83,7 +84,7 @@ def platform_definitions(folders: Iterable[Path]) -> Definitions:
     """The definitions of the products in these folders with the resources they share; steps run in one process."""
     shared = Definitions(
         resources={
-            "store": as_it_stands(StoreResource()),
+            "store": store_of_a_run(),
             "io_manager": as_it_stands(ManifestIOManager()),
             "launcher": as_it_stands(launcher_from_environment()),
         },

@@ -22,7 +22,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
-from dagster import AssetRecordsFilter, DagsterInstance, DagsterRunStatus, EventLogEntry
+from dagster import AssetKey, AssetRecordsFilter, DagsterInstance, DagsterRunStatus, EventLogEntry
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.remote_origin import RemoteRepositoryOrigin
@@ -161,16 +161,26 @@ def _backfill(launch: Launch, days: list[date], *, again: bool) -> int:
 
 
 def _is_up_to_date(launch: Launch, day: str) -> bool:
-    """Whether every asset of the chain was last materialized for the day by the present code and settings."""
+    """Whether every asset of the chain was last materialized for the day by the present code and settings.
+
+    Each one after what it is made of, for a day may have failed halfway through; and with the hyperparameters of the
+    product, not with those that a run brought.
+    """
     graph = launch.repository.get_definition().asset_graph
-    for name in CHAIN:
-        key = launch.chain.key(name)
+    made_as: dict[AssetKey, int] = {}
+    for key in map(launch.chain.key, CHAIN):
         records = AssetRecordsFilter(asset_key=key, asset_partitions=[day])
         found = launch.instance.fetch_materializations(records, limit=1).records
         made = found[0].asset_materialization if found else None
         if made is None or (made.tags or {}).get("dagster/code_version") != graph.get(key).code_version:
             return False
-    return True
+        run = launch.instance.get_run_by_id(found[0].run_id)
+        if run is not None and run.run_config.get("ops"):
+            return False
+        made_as[key] = found[0].storage_id
+    return all(
+        made_as[parent] <= made for key, made in made_as.items() for parent in graph.get(key).parent_keys & set(made_as)
+    )
 
 
 def _prepare(asked: argparse.Namespace, home: Home, instance: DagsterInstance, lines: TextIO) -> Launch:

@@ -175,11 +175,14 @@ def _controller(home: Home) -> "Controller":
 def _pin_first(home: Home, product: Product, now: datetime, actor: str) -> None:
     """A product that never had a pin gets its first one here, where an operator's key is at hand: on a laptop.
 
-    From then on only `mlp policy pin` changes which policy counts. Elsewhere the canary is held until an operator pins.
+    From then on only `mlp policy pin` changes which policy counts. Elsewhere, also where the key that lies here is no
+    operator's any more, the canary is held until an operator pins.
     """
-    from ml_platform.lineage.keys import operator_key
+    from ml_platform.lineage.keys import operator_key, trusted_operators
 
-    if key := operator_key(home):
+    key = operator_key(home)
+    named = trusted_operators(home).get(key.key_id) if key else None
+    if key and named and not named.revoked:
         reason = "the first policy of the product"
         _controller(home).pin_policy(product.name, product.promotion_policy, key, reason, now, actor, only_first=True)
 

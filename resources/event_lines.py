@@ -1,6 +1,7 @@
 """Dagster's events as JSON lines, for the command line and for whoever else wants to follow a run."""
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,10 @@ KINDS = {
 }
 
 
+BLOCKED = "Step blocked by limit"
+"""How Dagster begins to say that a pool is full; every further time it says "still"."""
+
+
 class EventLines:
     """Turns the event log of one job into lines; events that tell people nothing give none."""
 
@@ -53,6 +58,8 @@ class EventLines:
 
     def _event(self, entry: EventLogEntry) -> dict[str, Any] | None:
         event = entry.get_dagster_event()
+        if event.event_type is DagsterEventType.ENGINE_EVENT:
+            return self._waiting(entry, event.engine_event_data.metadata)
         kind = KINDS.get(event.event_type)
         if kind is None:
             return None
@@ -79,6 +86,20 @@ class EventLines:
             line |= {"message": check.description or "", "metadata": plain_metadata(check.metadata)}
             line["severity"] = check.severity.value
         return line
+
+    def _waiting(self, entry: EventLogEntry, metadata: Mapping[str, MetadataValue[Any]]) -> dict[str, Any] | None:
+        """That a step waits for a place that another run holds, told once: nothing else would say why nothing moves."""
+        if "pool" not in metadata or not (entry.get_dagster_event().message or "").startswith(BLOCKED):
+            return None
+        asset = self._asset(entry.step_key)
+        return {
+            "event": "log",
+            "run_id": entry.run_id,
+            "asset": asset,
+            "message": f"{asset} waits until another run lets go of {metadata['pool'].value}. The UI's Runs page shows "
+            "which one; this run goes on by itself.",
+            "metadata": {"level": logging.WARNING},
+        }
 
     def _asset(self, step_key: str | None) -> str | None:
         return None if step_key is None else self._assets.get(step_key, step_key)

@@ -1,7 +1,8 @@
 """Generation: what the models say to the items, each kept as an artifact so that it is said only once.
 
-Answers depend on the model, on what it is asked word for word, and on the decoding; a change in the
-expected answers, the metrics or the report finds them again. Latencies also depend on the machine that measured them.
+Answers depend on the model, on what it is asked word for word, on the decoding, and on the libraries and the kind of
+device that compute; a change in the expected answers, the metrics or the report finds them again. Latencies also depend
+on the machine that measured them.
 """
 
 import json
@@ -21,6 +22,7 @@ from ml_platform.contracts.release import Candidate
 from ml_platform.contracts.report import Decoding
 from ml_platform.evaluation.answers import GeneratedAnswer
 from ml_platform.evaluation.items import Item
+from ml_platform.families.lora.libraries import library_versions
 from ml_platform.families.lora.prompt import messages
 from ml_platform.families.protocol import AnswersQuestions
 from ml_platform.lineage.artifacts import Artifact, ArtifactStore
@@ -30,7 +32,17 @@ if TYPE_CHECKING:
 
 ANSWERS = "answers.jsonl"
 LATENCIES = "latencies.json"
-_CODE = ("adapter_files", "adapter_weights", "decoder", "encode", "hardware", "memory", "predict", "prepacked")
+_CODE = (
+    "adapter_files",
+    "adapter_weights",
+    "attention",
+    "decoder",
+    "encode",
+    "hardware",
+    "memory",
+    "predict",
+    "prepacked",
+)
 
 
 @dataclass(frozen=True)
@@ -130,6 +142,8 @@ def generate_answers(
         **model.identity,
         "questions_sha256": digest([[item.key, asked] for item, asked in zip(items, conversations, strict=True)]),
         "decoding": decoding.model_dump(mode="json"),
+        "accelerators": describe_machine()["accelerators"],
+        "packages": library_versions(),
         "code_sha256": generation_code_sha256(),
     }
     artifact = store.make(kind, recipe, build)
@@ -161,6 +175,7 @@ def time_requests(
         "questions_sha256": digest(conversations),
         "decoding": decoding.model_dump(mode="json"),
         "machine": describe_machine(),
+        "packages": library_versions(),
         "code_sha256": generation_code_sha256(),
     }
     artifact = store.make("latencies", recipe, build)

@@ -21,7 +21,7 @@ from ml_platform.lineage.artifacts import (
     whoever_made_it,
 )
 from ml_platform.lineage.contents import KINDS
-from ml_platform.lineage.keys import TrustedKeys, signing_key, trusted_keys
+from ml_platform.lineage.keys import SigningKey, TrustedKeys, signing_key, trusted_keys
 from ml_platform.lineage.statements import sign_made, verify_made
 
 STATEMENT = "made_statement"
@@ -46,13 +46,20 @@ class AttestedStore:
     def make(
         self, kind: str, recipe: Mapping[str, Any], build: Build, believed: Believed = whoever_made_it
     ) -> Artifact:
-        """See ArtifactStore. Raises EvidenceError and ContractError where keys cannot be read."""
+        """See ArtifactStore. Raises EvidenceError before it builds where the key here is not trusted, and with
+        ContractError where keys cannot be read.
+        """
         if kind in NAMED_BY_CONTENT:
             return self._store.make(kind, recipe, build, believed)
+
+        def signed(folder: Path) -> Mapping[str, Any]:
+            self._counting_key()  # before hours of work, not after them
+            return build(folder)
+
         # Until it is signed: a second process that waits for the recipe shall find the statement, too.
         about = {"kind": kind, "recipe_sha256": digest(dict(recipe))}
         with LocalArtifactStore(self._home.artifacts).locked(STATEMENT, about):
-            made = self._store.make(kind, recipe, build, lambda found: believed(found) and self.is_attested(found))
+            made = self._store.make(kind, recipe, signed, lambda found: believed(found) and self.is_attested(found))
             if not made.reused:
                 self._attest(made)
         return made
@@ -82,15 +89,25 @@ class AttestedStore:
                     "again, which makes anew what is not signed; `mlp keys list` tells whether the key here is trusted."
                 )
 
+    def _counting_key(self) -> SigningKey:
+        key = signing_key(self._home)
+        trusted = trusted_keys(self._home).get(key.key_id)
+        if trusted is None or trusted.revoked:
+            raise EvidenceError(
+                f"the key {key.key_id[:12]} that signs here is {'revoked' if trusted else 'not trusted'}, so that "
+                "nothing made with it would count. `mlp keys list` shows the keys; name this one's public key in "
+                "ML_PLATFORM_TRUSTED_KEYS, or sign with one that counts (ML_PLATFORM_SIGNING_KEY, `mlp keys rotate`)."
+            )
+        return key
+
     def _attest(self, made: Artifact) -> None:
-        said = _made(made)
-        envelope = sign_made(said, signing_key(self._home))
+        said, trusted = _made(made), trusted_keys(self._home)
+        envelope = sign_made(said, self._counting_key())
 
         def build(folder: Path) -> dict[str, Any]:
             (folder / ENVELOPE).write_bytes(envelope)
             return said.model_dump(mode="json")
 
-        trusted = trusted_keys(self._home)
         self._store.make(STATEMENT, _recipe(said), build, lambda found: _verifies(found, said, trusted))
 
 

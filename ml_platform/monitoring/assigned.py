@@ -1,5 +1,7 @@
 """Which release a user was assigned to, and how its answers are read: by the ledger and what releases keep."""
 
+import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,6 +14,11 @@ from ml_platform.lineage.artifacts import ArtifactStore
 from ml_platform.lineage.contents import find_content
 from ml_platform.lineage.ledger import Ledger
 from ml_platform.lineage.replay import Replay
+
+logger = logging.getLogger(__name__)
+
+ASK_AGAIN_SECONDS = 10.0
+"""How long what the store does not hold is taken for lost."""
 
 _SLOTS = {Cohort.PRODUCTION: SlotName.PRODUCTION, Cohort.CANARY: SlotName.CANARY}
 
@@ -63,6 +70,7 @@ class _History:
         self._replay = Replay(product)
         self._slots: dict[int, dict[SlotName, str]] = {}
         self._contents: dict[str, ServingContent | None] = {}
+        self._ask_again: dict[str, float] = {}
         self._read()
 
     def slots(self, epoch: int) -> dict[SlotName, str] | None:
@@ -72,11 +80,26 @@ class _History:
         return self._slots.get(epoch)
 
     def serving(self, release_id: str) -> ServingContent | None:
-        """What a release keeps of how it serves; the ledger was read up to the answer's epoch before."""
-        if release_id not in self._contents and (release := self._replay.releases.get(release_id)) is not None:
-            part = release.serving
-            found = None if part is None else find_content(self._store, ServingContent, part.content_sha256)
+        """What a release keeps of how it serves; the ledger was read up to the answer's epoch before.
+
+        What the store does not hold is asked for again after a while: it may have been away for a moment.
+        """
+        release = self._replay.releases.get(release_id)
+        if release is None or release.serving is None:
+            return None
+        if self._contents.get(release_id) is None and time.monotonic() >= self._ask_again.get(release_id, 0.0):
+            found = find_content(self._store, ServingContent, release.serving.content_sha256)
             self._contents[release_id] = found
+            self._ask_again[release_id] = time.monotonic() + ASK_AGAIN_SECONDS
+            if found is None:
+                logger.warning(
+                    "%s: how release %s serves is not in the store: its answers are read without their fields, labels "
+                    "and promises. Restore %s %s.",
+                    self._product,
+                    release_id[:12],
+                    ServingContent.__name__,
+                    release.serving.content_sha256[:12],
+                )
         return self._contents.get(release_id)
 
     def time(self) -> ServingTime:

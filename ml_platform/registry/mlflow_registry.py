@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ml_platform.contracts.deployment import DeploymentState
 from ml_platform.contracts.release import Release
 from ml_platform.errors import MlPlatformError
-from ml_platform.lineage.exclusive import exclusively
+from ml_platform.lineage.exclusive import PATIENCE_SECONDS, exclusively
 from ml_platform.registry.aliases import AliasEdit, Mirrored, log_edit, mirror_aliases
 
 if TYPE_CHECKING:
@@ -197,9 +197,12 @@ class MlflowRegistry:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One process of this machine at a time: MLflow creates its tables and its versions without a lock."""
+        """One process of this machine at a time: MLflow creates its tables and its versions without a lock.
+
+        One that is stopped or hangs in there is MLflow being down, and holds up nobody for longer than that.
+        """
         self.artifact_root.mkdir(parents=True, exist_ok=True)
-        with exclusively(self.artifact_root / ".lock"):
+        with exclusively(self.artifact_root / ".lock", within_seconds=PATIENCE_SECONDS):
             yield
 
     def _unless_down(self, what: str, work: Callable[[], T]) -> tuple[T | None, str]:

@@ -1,24 +1,30 @@
 """Runs of `mlp` whose process was killed stand in nobody's way for longer than a tick; the living are left alone."""
 
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from dagster import (
+    AssetExecutionContext,
     DagsterInstance,
+    DagsterRun,
     DagsterRunStatus,
     Definitions,
+    asset,
     build_sensor_context,
+    materialize,
 )
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from assets.continuous_training import job_name
 from ml_platform.contracts.home import Home
 from resources.automatic_runs import PRODUCT
-from resources.runs import LAUNCHED_BY, alive, report_abandoned_runs
+from resources.runs import LAUNCHED_BY, alive, report_abandoned_runs, stopped_from_outside, store_of_a_run
 from resources.state import PROJECT
 from sensors.continuous_training import sensor_name
 from tests.samples.retraining import Watched
@@ -34,10 +40,10 @@ with alive(Home(Path(sys.argv[1])), sys.argv[2]):
 """
 
 
-def launched(defs: Definitions, instance: DagsterInstance, product: str) -> str:
-    """A run under way, as `mlp run` makes it."""
+def launched(defs: Definitions, instance: DagsterInstance, product: str, by: Mapping[str, str] = LAUNCHED_BY) -> str:
+    """A run under way, as `mlp run` makes it, or, by nobody, the UI."""
     job = defs.resolve_job_def(job_name(product))
-    tags = {**LAUNCHED_BY, PRODUCT: product, "dagster/partition": "2024-01-25"}
+    tags = {**by, PRODUCT: product, "dagster/partition": "2024-01-25"}
     return instance.create_run_for_job(job, status=DagsterRunStatus.STARTED, tags=tags).run_id
 
 
@@ -60,8 +66,9 @@ def status(instance: DagsterInstance, run_id: str) -> DagsterRunStatus:
     return run.status
 
 
+@pytest.mark.parametrize("by", [LAUNCHED_BY, {}], ids=["mlp", "the UI"])
 def test_a_killed_run_keeps_no_retraining_waiting(
-    watched_folder: Path, watched_defs: Definitions, home: Path, instance: DagsterInstance
+    watched_folder: Path, watched_defs: Definitions, home: Path, instance: DagsterInstance, by: Mapping[str, str]
 ) -> None:
     watched = Watched(Home(home), watched_folder.name)
     watched.drift(3, watched.serve(watched.candidate(0)))
@@ -70,7 +77,7 @@ def test_a_killed_run_keeps_no_retraining_waiting(
     def tick() -> SensorExecutionData:
         return retrain.evaluate_tick(build_sensor_context(instance=instance, definitions=watched_defs))
 
-    run_id = launched(watched_defs, instance, watched_folder.name)
+    run_id = launched(watched_defs, instance, watched_folder.name, by)
     with executing(home, run_id) as process:
         assert f"run {run_id[:8]} of 2024-01-25 (started) is under way" in (tick().skip_message or "")
         process.kill()
@@ -78,6 +85,33 @@ def test_a_killed_run_keeps_no_retraining_waiting(
         (request,) = tick().run_requests or []
     assert request.partition_key == "2024-01-25"
     assert status(instance, run_id) is DagsterRunStatus.FAILURE
+
+
+def test_a_run_of_another_machine_is_left_alone_for_its_lock_may_be_unseen_here(
+    watched_folder: Path, watched_defs: Definitions, home: Path, instance: DagsterInstance
+) -> None:
+    run_id = launched(watched_defs, instance, watched_folder.name)
+    lock = home / "work" / "runs" / f"{run_id}.lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text("another machine")
+    assert report_abandoned_runs(instance, Home(home)) == []
+    assert status(instance, run_id) is DagsterRunStatus.STARTED
+    assert lock.exists()
+
+
+def test_the_run_that_holds_the_store_is_told_to_be_alive_until_it_ends(home: Path, instance: DagsterInstance) -> None:
+    locks = home / "work" / "runs"
+
+    @asset(required_resource_keys={"store"})
+    def looks(context: AssetExecutionContext) -> None:
+        with alive(Home(home), context.run.run_id):  # as `mlp run`, whose process holds it already
+            assert [path.name for path in locks.iterdir()] == [f"{context.run.run_id}.lock"]
+        assert report_abandoned_runs(instance, Home(home)) == []
+        assert status(instance, context.run.run_id) is DagsterRunStatus.STARTED
+
+    ran = materialize([looks], instance=instance, resources={"store": store_of_a_run()})
+    assert ran.success
+    assert list(locks.iterdir()) == []
 
 
 def test_a_run_that_the_ui_started_again_has_no_lock_here_and_is_left_alone(
@@ -109,3 +143,25 @@ def test_a_run_that_ends_while_the_list_is_read_stays_what_it_became(
     monkeypatch.setattr(instance, "get_runs", lambda *_: listed)
     assert report_abandoned_runs(instance, Home(home)) == []
     assert status(instance, run_id) is DagsterRunStatus.CANCELED
+
+
+def test_a_database_that_is_busy_for_a_moment_leaves_the_cancel_button_working(
+    watched_folder: Path, watched_defs: Definitions, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = launched(watched_defs, instance, watched_folder.name)
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    instance.report_run_canceled(run)
+    look, asked = instance.get_run_by_id, threading.Event()
+
+    def busy_at_first(asked_for: str) -> DagsterRun | None:
+        if not asked.is_set():
+            asked.set()
+            raise sqlite3.OperationalError("database is locked")
+        return look(asked_for)
+
+    monkeypatch.setattr("resources.runs.SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(instance, "get_run_by_id", busy_at_first)
+    with pytest.raises(KeyboardInterrupt), stopped_from_outside(instance, run_id):
+        threading.Event().wait(30)
+    assert asked.is_set()

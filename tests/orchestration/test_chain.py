@@ -22,6 +22,7 @@ from ml_platform.contracts.home import Home
 from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.slot_moves import CanaryOpened, ReleasePromoted
 from ml_platform.lineage.artifacts import LocalArtifactStore
+from ml_platform.lineage.keys import OPERATORS_VARIABLE, SigningKey
 from ml_platform.lineage.ledger import Ledger
 from resources.manifests import ManifestIOManager, Value
 from tests.samples.trained_here import definitions_training_here
@@ -254,6 +255,21 @@ def test_a_loosened_policy_moves_nothing_until_an_operator_pins_it(
     assert mlp(["policy", "pin", good.product, "--reason", "we are sure"]) == 0
     ran = run_chain(folder, home.root, instance, "canary_alias")
     assert ran.ledger.state(good.product).slots == {SlotName.CANARY: release_id}
+
+
+def test_a_key_that_is_no_operators_pins_nothing_and_the_canary_waits_for_one_that_is(
+    good: Ran, tiny_product: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance: DagsterInstance
+) -> None:
+    """The home made itself a key on the laptop; in production the operators are others."""
+    home = Home(shutil.copytree(good.home.root, tmp_path / "home"))
+    for path in home.root.glob("ledger.sqlite*"):
+        path.unlink()
+    assert (home.keys / "operator_key.pem").exists()
+    monkeypatch.setenv("ML_PLATFORM_HOME", str(home.root))
+    monkeypatch.setenv(OPERATORS_VARIABLE, SigningKey.generate().public.public_key)
+    ran = run_chain(tiny_product, home.root, instance, "gate_verdict", "registered_release", "canary_alias")
+    assert failures(ran) == {}
+    assert ran.values["canary_alias"].facts["outcome"] == "held: policy_pinned"
 
 
 def test_a_missing_upstream_day_is_named_with_what_to_materialize(

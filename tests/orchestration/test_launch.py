@@ -3,19 +3,23 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dagster import DagsterRun, DagsterRunStatus
+from dagster import AssetKey, DagsterInstance, DagsterRun, DagsterRunStatus
 
 import launch
 from assets.chain import CHAIN
 from benchmarks.tiny_product import LAST_COMPLETE_DAY
+from definitions import platform_definitions
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.policy import SlotName
 from ml_platform.lineage.ledger import Ledger
@@ -147,6 +151,43 @@ def test_a_backfill_passes_over_days_that_are_up_to_date(twins: Twins) -> None:
     assert code == 0
     assert [line["event"] for line in lines] == ["day", "skipped"]
     assert len(twins.launcher.runs()) == 2
+
+
+@pytest.mark.parametrize("since", ["a snapshot that nothing was made of yet", "hyperparameters of a run's own"])
+def test_a_backfill_makes_again_what_is_half_made_or_was_made_with_other_settings(
+    twins: Twins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, since: str
+) -> None:
+    launcher = Launcher(twins.launcher.folder, Home(shutil.copytree(twins.launcher.home.root, tmp_path / "home")))
+    product, made, prepare = launcher.folder.name, [], vars(launch)["_prepare"]
+    defs = platform_definitions([launcher.folder]).get_repository_def()
+    code = SimpleNamespace(get_definition=lambda: defs)  # this process may know the code location of another product
+    asked = ("backfill", product, "--from", LAST_COMPLETE_DAY, "--to", LAST_COMPLETE_DAY)
+
+    def run_day(_: launch.Launch, day: str, tags: Mapping[str, str]) -> DagsterRunStatus:
+        made.append((day, *tags))
+        return DagsterRunStatus.SUCCESS
+
+    monkeypatch.setattr(launch.Launch, "run_day", run_day)
+    monkeypatch.setattr(launch, "_prepare", lambda *given: replace(prepare(*given), repository=code))
+    assert launcher.obey(*asked)[0] == 0
+    assert made == []
+    with open_instance(launcher.home) as instance:
+        if since.startswith("a snapshot"):
+            key = AssetKey([product, "snapshot"])
+            newest = instance.get_latest_materialization_event(key)
+            assert newest is not None
+            assert newest.asset_materialization is not None
+            instance.report_runless_asset_event(newest.asset_materialization)
+        else:
+            config = {"ops": {f"{product}__candidate": {"config": {"epochs": 2}}}}
+            real = DagsterInstance.get_run_by_id
+            monkeypatch.setattr(
+                DagsterInstance,
+                "get_run_by_id",
+                lambda one, run_id: run and run._replace(run_config=config) if (run := real(one, run_id)) else None,
+            )
+    assert launcher.obey(*asked)[0] == 0
+    assert [day for day, *_ in made] == [LAST_COMPLETE_DAY]
 
 
 def test_a_killed_run_is_marked_as_failed_and_a_living_one_is_not(launcher: Launcher) -> None:

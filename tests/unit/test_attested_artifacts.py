@@ -142,6 +142,21 @@ def test_a_retired_key_counts_and_a_revoked_one_does_not(plain: Open, ours: Atte
     assert ours.make("eval_report", RECIPE, never).reused
 
 
+@pytest.mark.parametrize("state", ["revoked", "not trusted"])
+def test_a_key_that_would_not_count_is_told_before_anything_is_built(
+    ours: AttestedStore, home: Home, state: str
+) -> None:
+    key = signing_key(home).public
+    if state == "revoked":
+        trust(home, key.model_copy(update={"revoked": True, "revoked_because": "it was lost"}))
+    else:
+        (home.keys / "trusted" / f"{key.key_id}.json").unlink()
+    with pytest.raises(
+        EvidenceError, match=f"key {key.key_id[:12]} that signs here is {state}.*ML_PLATFORM_SIGNING_KEY"
+    ):
+        ours.make("training_set", RECIPE, never)
+
+
 def test_what_an_older_version_made_is_made_anew_once(plain: Open, ours: AttestedStore) -> None:
     old = plain().make("training_set", RECIPE, saying("examples"))
     assert not ours.make("training_set", RECIPE, saying("examples")).reused

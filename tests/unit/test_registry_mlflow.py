@@ -12,8 +12,10 @@ from ml_platform.contracts.events import EventKind
 from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.release import Release
 from ml_platform.errors import StorageError
+from ml_platform.lineage.exclusive import exclusively
 from ml_platform.lineage.keys import SigningKey
 from ml_platform.lineage.story import tell
+from ml_platform.registry import mlflow_registry
 from ml_platform.registry.mlflow_registry import MlflowRegistry
 from ml_platform.release.controller import Controller, Move
 from ml_platform.release.mirroring import mirror_slots
@@ -196,6 +198,18 @@ def test_a_server_that_is_down_is_a_warning_and_nothing_more(
     assert "could not mirror the slots" in mirrored.warning
     assert done.warning in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_whoever_hangs_in_there_holds_up_nobody_for_longer_than_the_patience(
+    registry: MlflowRegistry, candidate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_registry, "PATIENCE_SECONDS", 0.2)
+    (tmp_path / "files").mkdir()
+    with exclusively(tmp_path / "files" / ".lock"):
+        done = registry.register(RELEASE, candidate, "eligible", STATE)
+        assert registry.mirror(PRODUCT, lambda: serving(canary=RELEASE)).warning
+    assert (done.version, "another process has held" in done.warning) == (None, True)
+    assert registry.register(RELEASE, candidate, "eligible", STATE).version == "1"
 
 
 def test_a_damaged_database_is_a_warning_and_nothing_more(tmp_path: Path, candidate: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from ml_platform.contracts.home import Home
 from ml_platform.families.lora.request import TrainingRequest
 from ml_platform.lineage.artifacts import Artifact
-from ml_platform.lineage.exclusive import exclusively
+from ml_platform.lineage.exclusive import PATIENCE_SECONDS, exclusively
 
 SECONDS_BETWEEN_WRITES = 5.0
 _QUIET = {
@@ -95,7 +95,7 @@ class Tracker:
             os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
             self.home.mlflow_artifacts.mkdir(parents=True, exist_ok=True)
             # MLflow creates the tables of a new database without a lock of its own.
-            with exclusively(self.home.mlflow_artifacts / ".lock"):
+            with exclusively(self.home.mlflow_artifacts / ".lock", within_seconds=PATIENCE_SECONDS):
                 from mlflow import MlflowClient
 
                 logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -1,6 +1,5 @@
 """Trains a candidate: from a training set to a LoRA adapter, the same bytes for the same inputs."""
 
-import importlib.metadata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ from ml_platform.contracts.canonical import canonical_bytes, digest, file_sha256
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.progress import Progress, Reporter, silent
 from ml_platform.contracts.release import Candidate
+from ml_platform.families.lora.libraries import library_versions
 from ml_platform.families.lora.request import TrainingRequest
 from ml_platform.lineage.artifacts import Artifact, ArtifactStore
 
@@ -38,7 +38,6 @@ _CODE = (
     "state",
     "train",
 )
-_PACKAGES = ("accelerate", "peft", "safetensors", "tokenizers", "torch", "transformers")
 
 
 def train_candidate(
@@ -90,7 +89,7 @@ def training_recipe(request: TrainingRequest, base: "BaseModel", hardware: "Hard
         "prompt_sha256": request.prompt.sha256,
         "base_sha256": base.sha256,
         "hardware": hardware.to_json(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": library_versions(),
         "code_sha256": sources_sha256([here / f"{name}.py" for name in _CODE], here),
     }
 

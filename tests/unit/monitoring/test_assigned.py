@@ -9,6 +9,7 @@ from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.routing import Cohort, RouteReason
 from ml_platform.contracts.serving import ServingTime
 from ml_platform.lineage.ledger import Ledger
+from ml_platform.monitoring import assigned
 from ml_platform.monitoring.assigned import Releases, known_releases
 from tests.samples.followed import World
 from tests.samples.observed import make_answer, serving_content
@@ -63,3 +64,17 @@ def test_answers_are_read_as_their_release_was_judged(world: World) -> None:
 
 def test_a_product_without_releases_lives_by_the_clock(world: World) -> None:
     assert known(world).time is ServingTime.CLOCK
+
+
+def test_what_the_store_misses_for_a_moment_is_read_when_it_is_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    release = world.prove(world.release(1))
+    world.open(release)
+    with monkeypatch.context() as away:
+        away.setattr(assigned, "find_content", lambda *_: None)
+        away.setattr(assigned, "ASK_AGAIN_SECONDS", 0.0)
+        releases = known(world)
+        assert releases.evaluation(release) is None
+    assert f"how release {release[:12]} serves is not in the store" in caplog.text
+    assert releases.evaluation(release) == serving_content().evaluation

@@ -131,7 +131,7 @@ def told(event: Event) -> Told:
 def _slot(replay: Replay, state: DeploymentState, slot: SlotName, release_id: str) -> SlotView:
     release = replay.releases[release_id]
     let_in = {
-        SlotName.PRODUCTION: replay.promoted.get(release_id),
+        SlotName.PRODUCTION: replay.served,
         SlotName.CANARY: replay.opened,
         SlotName.SHADOW: replay.shadowed,
     }[slot]
