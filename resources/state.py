@@ -9,6 +9,7 @@ from dagster import ConfigurableIOManager, ConfigurableResource, IOManagerDefini
 from ml_platform.contracts.home import Home
 from ml_platform.lineage.artifacts import ArtifactStore
 from ml_platform.lineage.object_store import artifact_store
+from resources.running_code import require_code_as_loaded
 
 if TYPE_CHECKING:
     from ml_platform.lineage.attested import AttestedStore
@@ -40,9 +41,12 @@ class StoreResource(ConfigurableResource[ArtifactStore]):
     def store(self) -> "AttestedStore":
         """The store below the home, or the object store that ML_PLATFORM_ARTIFACT_URL names.
 
-        Gates look at what assets make: what is found there by a recipe counts with a signature only.
+        Gates look at what assets make: what is found there by a recipe counts with a signature only. Raises
+        IntegrityError where the code changed since this process loaded it.
         """
         from ml_platform.lineage.attested import AttestedStore
+
+        require_code_as_loaded()
 
         return AttestedStore(artifact_store(self.home), self.home)
 

@@ -4,7 +4,9 @@ That bytes are what their digest names tells nothing of who put them there: whoe
 better report below the recipe of a bad one, and the next run would sign what it finds.
 """
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from ml_platform.contracts.canonical import digest
 from ml_platform.contracts.evidence import Made
 from ml_platform.contracts.home import Home
 from ml_platform.errors import ArtifactCorruptError, EvidenceError
+from ml_platform.lineage.artifact_files import ArtifactManifest, describe
 from ml_platform.lineage.artifacts import (
     Artifact,
     ArtifactStore,
@@ -34,8 +37,9 @@ NAMED_BY_CONTENT = frozenset(KINDS.values())
 class AttestedStore:
     """A store in which an artifact is found by its recipe only if a trusted key, not revoked, signed that it made it.
 
-    `make` signs what it makes with the key of the home. What nobody signed, or who does not count, is made anew and
-    takes its place in the index. The statement is an artifact of its own, so that what was made keeps its digest.
+    `make` builds where only this platform writes, and signs what it built, with the key of the home. What nobody
+    signed, or who does not count, is made anew and takes its place in the index. The statement is an artifact of its
+    own, so that what was made keeps its digest.
     `open` takes what a digest names, whoever made it; `require_attested` asks for the statement there.
     """
 
@@ -46,21 +50,28 @@ class AttestedStore:
     def make(
         self, kind: str, recipe: Mapping[str, Any], build: Build, believed: Believed = whoever_made_it
     ) -> Artifact:
-        """See ArtifactStore. Raises EvidenceError before it builds where the key here is not trusted, and with
-        ContractError where keys cannot be read.
+        """See ArtifactStore. Raises EvidenceError before it builds where the key here is not trusted, ContractError
+        where keys cannot be read, ArtifactCorruptError where somebody changed what was built on its way to the store.
         """
         if kind in NAMED_BY_CONTENT:
             return self._store.make(kind, recipe, build, believed)
+        built: list[ArtifactManifest] = []
 
-        def signed(folder: Path) -> Mapping[str, Any]:
+        def apart(folder: Path) -> Mapping[str, Any]:
             self._counting_key()  # before hours of work, not after them
-            return build(folder)
+            with self._private(kind, recipe) as work:
+                facts = dict(build(work))
+                built.append(describe(kind, recipe, work, facts))
+                for path in work.iterdir():
+                    shutil.move(path, folder / path.name)
+            return facts
 
         # Until it is signed: a second process that waits for the recipe shall find the statement, too.
         about = {"kind": kind, "recipe_sha256": digest(dict(recipe))}
         with LocalArtifactStore(self._home.artifacts).locked(STATEMENT, about):
-            made = self._store.make(kind, recipe, signed, lambda found: believed(found) and self.is_attested(found))
+            made = self._store.make(kind, recipe, apart, lambda found: believed(found) and self.is_attested(found))
             if not made.reused:
+                _require_untouched(made, *built)
                 self._attest(made)
         return made
 
@@ -89,6 +100,17 @@ class AttestedStore:
                     "again, which makes anew what is not signed; `mlp keys list` tells whether the key here is trusted."
                 )
 
+    @contextmanager
+    def _private(self, kind: str, recipe: Mapping[str, Any]) -> Iterator[Path]:
+        """A fresh folder of this home, 0700; the recipe's lock must be held."""
+        work = self._home.work / "building" / f"{kind}-{digest(dict(recipe))}"
+        shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
+        work.mkdir(parents=True, mode=0o700)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
     def _counting_key(self) -> SigningKey:
         key = signing_key(self._home)
         trusted = trusted_keys(self._home).get(key.key_id)
@@ -109,6 +131,14 @@ class AttestedStore:
             return said.model_dump(mode="json")
 
         self._store.make(STATEMENT, _recipe(said), build, lambda found: _verifies(found, said, trusted))
+
+
+def _require_untouched(made: Artifact, built: ArtifactManifest) -> None:
+    if made.sha256 != built.sha256:
+        raise ArtifactCorruptError(
+            f"{made.kind} {built.sha256[:12]}: somebody else changed it below {made.path.parent} while it was stored, "
+            "and nothing of it is signed. Find out who may write there, then run again."
+        )
 
 
 def _made(artifact: Artifact) -> Made:

@@ -1,7 +1,8 @@
 """What gates look at is found again by its recipe only where a trusted key signed that it was made."""
 
+import stat
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.product import PromptSpec
-from ml_platform.errors import EvidenceError
+from ml_platform.errors import ArtifactCorruptError, EvidenceError
+from ml_platform.lineage import artifacts
+from ml_platform.lineage.artifact_files import ArtifactManifest, describe
 from ml_platform.lineage.artifacts import ArtifactStore, LocalArtifactStore
 from ml_platform.lineage.attested import ENVELOPE, STATEMENT, AttestedStore
 from ml_platform.lineage.contents import find_content, keep_content
@@ -155,6 +158,39 @@ def test_a_key_that_would_not_count_is_told_before_anything_is_built(
         EvidenceError, match=f"key {key.key_id[:12]} that signs here is {state}.*ML_PLATFORM_SIGNING_KEY"
     ):
         ours.make("training_set", RECIPE, never)
+
+
+def test_it_is_built_where_nobody_else_writes(ours: AttestedStore, home: Home) -> None:
+    seen: list[Path] = []
+
+    def build(folder: Path) -> dict[str, Any]:
+        seen.append(folder)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        return saying("FAIL")(folder)
+
+    made = ours.make("eval_report", RECIPE, build)
+    assert seen[0].is_relative_to(home.work)
+    assert not seen[0].exists()
+    assert made.text("report.json") == "FAIL"
+
+
+def test_what_somebody_else_changes_on_its_way_to_the_store_is_not_signed(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that may write below `artifacts/` waits for the folder and replaces the file before it is hashed."""
+    store = AttestedStore(LocalArtifactStore(home.artifacts), home)
+
+    def changed(kind: str, recipe: Mapping[str, Any], folder: Path, facts: dict[str, Any]) -> ArtifactManifest:
+        if kind == "eval_report":
+            (folder / "report.json").write_text("PASS")
+        return describe(kind, recipe, folder, facts)
+
+    with monkeypatch.context() as attacked:
+        attacked.setattr(artifacts, "describe", changed)
+        with pytest.raises(ArtifactCorruptError, match=r"somebody else changed it below .*eval_report"):
+            store.make("eval_report", RECIPE, saying("FAIL"))
+    assert store.find("eval_report", RECIPE) is None
+    assert store.make("eval_report", RECIPE, saying("FAIL")).text("report.json") == "FAIL"
 
 
 def test_what_an_older_version_made_is_made_anew_once(plain: Open, ours: AttestedStore) -> None:
