@@ -25,7 +25,7 @@ def require_code_as_loaded() -> None:
     """
     if library_sha256() != LOADED:
         raise IntegrityError(
-            f"the sources below {_PACKAGE} changed after this process had loaded them: what it makes would be signed as "
-            "the work of code that never ran. Run again (in the UI, reload the code location first): what was made "
+            f"the sources below {_PACKAGE} changed after this process had loaded them: what it makes would be signed "
+            "as the work of code that never ran. Run again (in the UI, reload the code location first): what was made "
             "before is found again."
         )
