@@ -175,14 +175,11 @@ def _controller(home: Home) -> "Controller":
 def _pin_first(home: Home, product: Product, now: datetime, actor: str) -> None:
     """A product that never had a pin gets its first one here, where an operator's key is at hand: on a laptop.
 
-    From then on only `mlp policy pin` changes which policy counts. Elsewhere, also where the key that lies here is no
-    operator's any more, the canary is held until an operator pins.
+    From then on only `mlp policy pin` changes which policy counts. Elsewhere the canary is held until an operator pins.
     """
-    from ml_platform.lineage.keys import operator_key, trusted_operators
+    from ml_platform.lineage.keys import operator_key
 
-    key = operator_key(home)
-    named = trusted_operators(home).get(key.key_id) if key else None
-    if key and named and not named.revoked:
+    if key := operator_key(home):
         reason = "the first policy of the product"
         _controller(home).pin_policy(product.name, product.promotion_policy, key, reason, now, actor, only_first=True)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from ml_platform.contracts.evaluation_spec import EvaluationSpec, LabelField
 from ml_platform.contracts.explain import nearest_name
 from ml_platform.contracts.mandatory import why_in_name_only
 from ml_platform.contracts.metrics import (
@@ -15,7 +16,6 @@ from ml_platform.contracts.metrics import (
 )
 from ml_platform.contracts.monitor_policy import Signal
 from ml_platform.contracts.policy import CheckGate, Gate, PairedGate, SliceGate
-from ml_platform.contracts.product import EvaluationSpec, LabelField
 from ml_platform.contracts.reach import unreached
 from ml_platform.contracts.source import ColumnType
 from ml_platform.errors import ContractError

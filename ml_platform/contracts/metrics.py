@@ -1,6 +1,6 @@
 """Metrics: the names of everything that is measured of a product's answers, as its evaluation declares it."""
 
-from ml_platform.contracts.product import EvaluationSpec, LabelField, TextField
+from ml_platform.contracts.evaluation_spec import EvaluationSpec, LabelField, TextField
 
 QUANTITIES = {"tokens_in": "tokens", "tokens_out": "tokens", "cost_per_request_usd": "USD"}
 """Metrics that are amounts, with their units; every other metric of an item is a yes or a no."""

@@ -10,8 +10,8 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from ml_platform.contracts.base import Column, Contract, GrowingContract, Name, SemanticVersion, Share
+from ml_platform.contracts.evaluation_spec import EvaluationSpec
 from ml_platform.contracts.feature_spec import FeatureSpec
-from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.contracts.provenance import UnrecordedPolicy
 from ml_platform.contracts.source import ColumnType, HookPath
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ml_platform.contracts.base import Contract
+from ml_platform.contracts.evaluation_spec import EvaluationSpec, LabelField, TextField
 from ml_platform.contracts.labels import label_text
-from ml_platform.contracts.product import EvaluationSpec, LabelField, TextField
 
 MAX_ANSWER_CHARACTERS = 100_000
 """Longer texts are no answer; the bound keeps a runaway generation from exhausting the parser."""

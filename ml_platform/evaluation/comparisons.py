@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ml_platform.contracts.evaluation_spec import EvaluationSpec
 from ml_platform.contracts.evidence import Comparison
 from ml_platform.contracts.metrics import QUANTITIES, rate_metrics
-from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.evaluation.intervals import Floats, effective_n, ratio_bounds
 from ml_platform.evaluation.measurements import clusters_of, scores_of, tidy
 from ml_platform.evaluation.metrics import ScoredAnswer

@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ml_platform.contracts.evaluation_spec import RefusalSpec
 from ml_platform.contracts.example import Example
 from ml_platform.contracts.labels import is_among
-from ml_platform.contracts.product import RefusalSpec
 
 TEST = "test"
 """The name of the items that come from the test split; golden sets have their own names."""

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ml_platform.contracts.evaluation_spec import EvaluationSpec
 from ml_platform.contracts.evidence import Measurement
 from ml_platform.contracts.metrics import COST_PER_CORRECT, LATENCIES, QUANTITIES, correct_metric, rate_metrics
-from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.evaluation.intervals import (
     Clusters,
     Floats,

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ml_platform.contracts.evaluation_spec import CostSpec, EvaluationSpec, RecallSpec
 from ml_platform.contracts.example import Example, FactValue
 from ml_platform.contracts.labels import is_among
 from ml_platform.contracts.metrics import grounded_fields, label_fields, refuses
-from ml_platform.contracts.product import CostSpec, EvaluationSpec, RecallSpec
 from ml_platform.evaluation.answers import GeneratedAnswer, ParsedAnswer, parse_answer, same_label
 from ml_platform.evaluation.groundedness import is_grounded
 from ml_platform.evaluation.items import Item, expects_refusal

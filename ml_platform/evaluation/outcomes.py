@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ml_platform.contracts.evaluation_spec import EvaluationSpec, LabelField, RecallSpec
 from ml_platform.contracts.evidence import Measurement
 from ml_platform.contracts.labels import is_among, label_text
 from ml_platform.contracts.metrics import label_fields
-from ml_platform.contracts.product import EvaluationSpec, LabelField, RecallSpec
 from ml_platform.evaluation.figures import Row
 from ml_platform.evaluation.intervals import share_bounds
 from ml_platform.evaluation.metrics import ScoredAnswer, foretells, happened

@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from ml_platform.contracts.evaluation_spec import EvaluationSpec
 from ml_platform.contracts.evidence import Measurement
 from ml_platform.contracts.metrics import rate_metrics
-from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.evaluation.measurements import measure_rate
 from ml_platform.evaluation.metrics import ScoredAnswer
 

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ml_platform.contracts.evaluation_spec import EvaluationSpec
 from ml_platform.contracts.evidence import Comparison, Measurement
 from ml_platform.contracts.metrics import correct_metric, grounded_fields, rate_metrics
-from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.report import EvaluationReport
 from ml_platform.evaluation.figures import Row

@@ -93,15 +93,17 @@ def operator_key(home: Home, environment: Mapping[str, str] | None = None) -> Si
     """The key that pins policies, from ML_PLATFORM_OPERATOR_KEY, ML_PLATFORM_OPERATOR_KEY_FILE or the home.
 
     It is created on first use like the signing key, but only where nobody said yet who the operators are; None where
-    they are named, by the environment or the home, and none of their keys is here. Raises like `signing_key`.
+    they are named, by the environment or the home, and none of their keys is here: one that was made before somebody
+    named others, or that was revoked, is none of theirs. Raises like `signing_key`.
     """
     values = os.environ if environment is None else environment
     if given := given_key(OPERATOR, values):
         return given
-    named = given_value(OPERATORS_VARIABLE, values) or any((home.keys / OPERATOR.trusted_folder).glob("*.json"))
-    if named and not (home.keys / OPERATOR.private_file).exists():
+    if keys_of(OPERATOR, home, values) and not (home.keys / OPERATOR.private_file).exists():
         return None
-    return _home_key(OPERATOR, home)
+    key = _home_key(OPERATOR, home)
+    named = keys_of(OPERATOR, home, values).get(key.key_id)
+    return None if named is None or named.revoked else key
 
 
 def trusted_keys(home: Home, environment: Mapping[str, str] | None = None) -> TrustedKeys:

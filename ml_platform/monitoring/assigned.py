@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ml_platform.contracts.evaluation_spec import EvaluationSpec
 from ml_platform.contracts.policy import SlotName
-from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.contracts.provenance import ProvenanceRecord
 from ml_platform.contracts.routing import Cohort
 from ml_platform.contracts.serving import ServingContent, ServingTime

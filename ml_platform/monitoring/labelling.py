@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ml_platform.contracts.canonical import canonical_bytes
+from ml_platform.contracts.evaluation_spec import EvaluationSpec, LabelField, TextField
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.guardrails import Stage
 from ml_platform.contracts.labelling import GivenLabel
 from ml_platform.contracts.labels import is_among
 from ml_platform.contracts.policy import ActionPolicy
-from ml_platform.contracts.product import EvaluationSpec, LabelField, TextField
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.provenance import Feedback, FeedbackKind, ProvenanceRecord
 from ml_platform.contracts.routing import Cohort

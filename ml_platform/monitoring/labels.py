@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from ml_platform.contracts.product import EvaluationSpec
+from ml_platform.contracts.evaluation_spec import EvaluationSpec
 from ml_platform.contracts.provenance import Outcome, Scalar
 from ml_platform.contracts.serving import ServingTime
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from ml_platform.contracts.evaluation_spec import EvaluationSpec
 from ml_platform.contracts.monitor_policy import Signal
 from ml_platform.contracts.monitoring import Seen
-from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.contracts.provenance import Feedback, Outcome, ProvenanceRecord
 from ml_platform.contracts.serving import ServingTime
 from ml_platform.lineage.provenance.store import Answered

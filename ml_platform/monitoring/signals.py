@@ -7,12 +7,12 @@ a release shows, its form, its groundedness, its refusals, counts where it was t
 
 from collections.abc import Iterable
 
+from ml_platform.contracts.evaluation_spec import EvaluationSpec
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.guardrails import GuardrailVerdict, Stage
 from ml_platform.contracts.labels import is_among
 from ml_platform.contracts.metrics import grounded_fields, refuses
 from ml_platform.contracts.monitor_policy import Signal
-from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.contracts.provenance import Feedback, FeedbackKind, ProvenanceRecord
 from ml_platform.contracts.routing import RouteReason
 from ml_platform.contracts.serving import SHARE_OF_DEADLINE

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 
+from ml_platform.contracts.evaluation_spec import LabelField
 from ml_platform.contracts.monitor_policy import Signal
-from ml_platform.contracts.product import LabelField
 from ml_platform.contracts.routing import Cohort, RouteReason
 from ml_platform.contracts.windows import ArmWindow, Group, LabelCounts, WindowMeasure, WindowReport
 from ml_platform.evaluation.answers import parse_answer

@@ -12,6 +12,8 @@ import ml_platform
 from ml_platform.contracts.canonical import digest, sources_sha256
 from ml_platform.contracts.products import Product
 from ml_platform.errors import IntegrityError
+from ml_platform.evaluation.evaluate import evaluation_code_sha256
+from ml_platform.families.lora.golden import golden_sha256, load_golden_sets
 from ml_platform.lineage.artifacts import Artifact
 
 _FEATURES = Path(ml_platform.__file__).parent / "features"
@@ -20,9 +22,9 @@ _FEATURES = Path(ml_platform.__file__).parent / "features"
 def require_measured(product: Product, training_set: Artifact, report: Artifact) -> None:
     """Raises IntegrityError, which names what differs, unless the report measured what the product would serve.
 
-    Compared is what answers come of and the gates look at: prompt, evaluation (decoding is part of it), action policy,
-    what rows of the sources mean, features, the facts and the code that makes them, the longest question. What is in no
-    recipe was not measured.
+    Compared is what answers come of and the gates look at: prompt, evaluation (decoding is part of it) and its code,
+    golden sets, action policy, what rows of the sources mean, features, the facts and the code that makes them, the
+    longest question. What is in no recipe was not measured.
     The rest may change after the report, for the chain would measure the same again: promotion and monitor policy judge
     what was measured, and no gate looks at what guardrails block or at how questions are looked up and timed.
     """
@@ -41,6 +43,8 @@ def _measured_of(product: Product, training_set: Artifact, report: Artifact) -> 
     spec, features, policy = product.spec, product.features, product.action_policy
     yield "prompt", asked.get("prompt_sha256"), product.prompt.sha256
     yield "evaluation", asked.get("evaluation"), spec.evaluation.model_dump(mode="json")
+    yield "code of the evaluation", asked.get("code_sha256"), evaluation_code_sha256()
+    yield "golden sets", made.get("golden"), golden_sha256(load_golden_sets(product))
     yield "action policy", made.get("action_policy_sha256"), policy.sha256 if policy else None
     meanings = {name: source.meaning for name, source in spec.sources.items()}
     yield "meaning of the sources (columns, key, times)", made.get("sources"), meanings

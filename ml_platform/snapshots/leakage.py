@@ -5,9 +5,9 @@ from datetime import datetime
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
+from ml_platform.contracts.evaluation_spec import LabelField
 from ml_platform.contracts.evidence import CheckResult
 from ml_platform.contracts.example import Example
-from ml_platform.contracts.product import LabelField
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.source import SourceSpec
 from ml_platform.lineage.artifacts import Artifact

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ml_platform.contracts.evaluation_spec import EvaluationSpec
 from ml_platform.contracts.example import Example
 from ml_platform.contracts.metrics import QUANTITIES, rate_metrics
-from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.evaluation.answers import GeneratedAnswer, parse_answer
 from ml_platform.evaluation.drawing import printable
 from ml_platform.evaluation.groundedness import is_grounded, ungrounded

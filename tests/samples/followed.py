@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from ml_platform.contracts.evaluation_spec import EvaluationSpec
 from ml_platform.contracts.home import Home
-from ml_platform.contracts.product import EvaluationSpec, GuardrailSpec, PromptSpec
+from ml_platform.contracts.product import GuardrailSpec, PromptSpec
 from ml_platform.contracts.release import Release, VersionedPart
 from ml_platform.contracts.serving import ServingContent, ServingSpec
 from ml_platform.lineage.artifacts import Artifact, LocalArtifactStore

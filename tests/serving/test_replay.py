@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.tiny_product import FIRST_DAY, ROWS_A_DAY
-from ml_platform.contracts.product import CostSpec
+from ml_platform.contracts.evaluation_spec import CostSpec
 from ml_platform.contracts.products import load_product
 from ml_platform.errors import ContractError, EngineError, InvalidInputError, OperationError, SourceDataError
 from ml_platform.lineage.artifacts import Artifact, LocalArtifactStore

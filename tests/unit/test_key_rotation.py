@@ -70,6 +70,7 @@ def test_where_operators_are_named_none_is_made(home: Home) -> None:
     assert operator_key(home, {OPERATORS_VARIABLE: named.public.public_key}) is None
     assert not home.keys.exists()
     operator_key(home, {})
+    assert operator_key(home, {OPERATORS_VARIABLE: named.public.public_key}) is None, "made before others were named"
     (home.keys / "operator_key.pem").unlink()
     assert operator_key(home, {}) is None
     assert len(trusted_operators(home, {})) == 1

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from ml_platform.contracts.evaluation_spec import EvaluationSpec, LabelField
 from ml_platform.contracts.example import Example
 from ml_platform.contracts.metrics import rate_metrics
-from ml_platform.contracts.product import EvaluationSpec, LabelField
 from ml_platform.evaluation.answers import GeneratedAnswer, parse_answer, same_label
 from ml_platform.evaluation.items import Item
 from ml_platform.evaluation.metrics import score_answer

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from ml_platform.contracts.evaluation_spec import LabelField, TextField
 from ml_platform.contracts.example import Example, FactValue
-from ml_platform.contracts.product import ExamplesSpec, LabelField, TextField
+from ml_platform.contracts.product import ExamplesSpec
 from ml_platform.contracts.serving import LONGEST_BROUGHT
 from ml_platform.errors import ContractError
 from ml_platform.families.lora.examples import Drawn, ExamplesContext

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ml_platform.contracts.canonical import digest
+from ml_platform.contracts.evaluation_spec import GoldenSpec
 from ml_platform.contracts.example import Example
-from ml_platform.contracts.product import GoldenSpec
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.reading import parse_json
 from ml_platform.errors import ContractError, MlPlatformError, SourceDataError

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_platform.contracts.canonical import canonical_bytes
+from ml_platform.contracts.evaluation_spec import EvaluationSpec, LabelField, TextField
 from ml_platform.contracts.example import Example, FactValue
 from ml_platform.contracts.labels import label_text
-from ml_platform.contracts.product import EvaluationSpec, LabelField, TextField
 from ml_platform.errors import SourceDataError
 
 SHOWN = 3

@@ -11,8 +11,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ml_platform.contracts.canonical import canonical_bytes
+from ml_platform.contracts.evaluation_spec import EvaluationSpec, LabelField
 from ml_platform.contracts.example import Example, FactValue
-from ml_platform.contracts.product import EvaluationSpec, LabelField
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.source import AnsweredSpec, Origin
 from ml_platform.families.lora.soundness import kind_problem, label_kinds, problems_of

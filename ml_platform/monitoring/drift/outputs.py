@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ml_platform.contracts.drift import DriftPart
+from ml_platform.contracts.evaluation_spec import EvaluationSpec, LabelField
 from ml_platform.contracts.labels import label_text
-from ml_platform.contracts.product import EvaluationSpec, LabelField
 from ml_platform.contracts.provenance import ProvenanceRecord
 from ml_platform.monitoring.drift.columns import Table
 from ml_platform.monitoring.drift.distances import Blocks

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
+from ml_platform.contracts.evaluation_spec import EvaluationSpec, TextField
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.guardrails import GuardrailReport, GuardrailVerdict, Stage
-from ml_platform.contracts.product import EvaluationSpec, GuardrailSpec, TextField
+from ml_platform.contracts.product import GuardrailSpec
 from ml_platform.evaluation.answers import ParsedAnswer, parse_answer
 from ml_platform.evaluation.groundedness import ungrounded
 from ml_platform.serving.guardrails.disguises import folded

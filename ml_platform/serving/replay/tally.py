@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ml_platform.contracts.product import CostSpec
+from ml_platform.contracts.evaluation_spec import CostSpec
 from ml_platform.serving.replay.travellers import Answer
 
 NOBODY = "none"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from ml_platform.contracts.evaluation_spec import LabelField
 from ml_platform.contracts.example import Example
 from ml_platform.contracts.home import Home
 from ml_platform.contracts.labelling import GivenLabel
-from ml_platform.contracts.product import LabelField
 from ml_platform.contracts.products import Product, load_product
 from ml_platform.contracts.provenance import Feedback, Outcome, ProvenanceRecord
 from ml_platform.contracts.source import Origin

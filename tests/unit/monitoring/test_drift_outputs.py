@@ -3,7 +3,7 @@
 import pytest
 
 from ml_platform.contracts.drift import DriftPart, Moved
-from ml_platform.contracts.product import EvaluationSpec
+from ml_platform.contracts.evaluation_spec import EvaluationSpec
 from ml_platform.contracts.provenance import ProvenanceRecord
 from ml_platform.monitoring.drift.columns import compare_table, corrected
 from ml_platform.monitoring.drift.outputs import UNREADABLE, output_table

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from ml_platform.contracts.evaluation_spec import EvaluationSpec
 from ml_platform.contracts.evidence import Verdict
 from ml_platform.contracts.guardrails import GuardrailVerdict, Stage
 from ml_platform.contracts.monitor_policy import Signal
-from ml_platform.contracts.product import EvaluationSpec
 from ml_platform.contracts.provenance import FeedbackKind, RecordedError, Timings
 from ml_platform.contracts.routing import Cohort, RouteReason
 from ml_platform.monitoring.signals import is_disliked, judged_signals, said_positive, signals_of
