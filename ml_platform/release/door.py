@@ -23,7 +23,7 @@ from ml_platform.lineage.ledger import Transaction
 from ml_platform.lineage.pins import counting_pin, why_not_pinned
 from ml_platform.lineage.quarantine import quarantine_in
 from ml_platform.lineage.replay_rules import FALLEN
-from ml_platform.lineage.standing import PINNED, QUARANTINE, Trust, why_no_standing
+from ml_platform.lineage.standing import PINNED, QUARANTINE, Standing, Trust
 from ml_platform.lineage.verification import Eligibility, assess_evidence, outdated_comparisons
 from ml_platform.release.moves import Held, Move
 from ml_platform.release.reference import why_no_reference
@@ -103,8 +103,8 @@ class Door:
         if state is not ReleaseState.SUPERSEDED or promoted is None:
             return f"It is {state}, expected {ReleaseState.SUPERSEDED}."
         trust = Trust(self.trusted, self.operators)
-        envelopes, pins = self.transaction.envelopes(release_id), self.transaction.pins()
-        reasons = why_no_standing(replay, envelopes, pins, trust, release_id, promoted, self.now)
+        recorded, pins = tuple(self.transaction.envelopes(release_id)), self.transaction.pins()
+        reasons = Standing(replay, recorded, pins, trust, release_id).why_none(promoted, self.now)
         return " ".join(f"{name}: {reason}" for name, reason in reasons.items())
 
     def say(self, release: Release, found: Eligibility) -> None:

@@ -6,7 +6,7 @@ from ml_platform.contracts.policy import SlotName
 from ml_platform.contracts.release import Release
 from ml_platform.errors import EvidenceError
 from ml_platform.lineage.ledger import Reading
-from ml_platform.lineage.standing import Trust, proven_anew, why_never_proven
+from ml_platform.lineage.standing import Standing, Trust
 
 
 def find_reference(view: Reading, trust: Trust, now: datetime) -> Release | None:
@@ -25,9 +25,9 @@ def why_no_reference(view: Reading, trust: Trust, now: datetime) -> str:
     replay, production = view.replay, view.replay.slots.get(SlotName.PRODUCTION)
     if production is None:
         return ""
-    envelopes, pins, let_in = view.envelopes(production), view.pins(), replay.promoted[production]
-    reason = why_never_proven(replay, envelopes, pins, trust, production, let_in)
-    if not reason or proven_anew(replay, envelopes, pins, trust, production, now):
+    standing = Standing(replay, tuple(view.envelopes(production)), view.pins(), trust, production)
+    reason = standing.why_never_proven(replay.promoted[production])
+    if not reason or standing.is_proven_anew(now):
         return ""
     return (
         f"production {production[:12]} was never proven, so nothing is compared with it. Roll back first: "

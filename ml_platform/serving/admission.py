@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from ml_platform.contracts.events import Event
 from ml_platform.contracts.policy import SlotName
 from ml_platform.lineage.replay import Replay
-from ml_platform.lineage.standing import Trust, proven_anew, why_no_standing
+from ml_platform.lineage.standing import Standing, Trust
 
 CLOCK_SKEW = timedelta(minutes=1)
 """How far the clocks of the controller and of a gateway may be apart."""
@@ -41,9 +41,9 @@ def assess_admission(
     if let_in.recorded_at > now + CLOCK_SKEW:
         moment = f"{let_in.recorded_at:%Y-%m-%d %H:%M:%S} UTC"
         return {"let_in": f"It was let in at {moment}, which is still to come. Correct the clock of whoever moved it."}
-    recorded = tuple(envelopes)
-    reasons = why_no_standing(replay, recorded, pins, trust, release_id, let_in, now)
-    if reasons and slot is SlotName.PRODUCTION and proven_anew(replay, recorded, pins, trust, release_id, now):
+    standing = Standing(replay, tuple(envelopes), pins, trust, release_id)
+    reasons = standing.why_none(let_in, now)
+    if reasons and slot is SlotName.PRODUCTION and standing.is_proven_anew(now):
         reasons = {}
     return reasons | why_off_plan(replay, slot)
 
