@@ -37,7 +37,7 @@ class Fault(Contract):
     padding: str = ""
     padding_times: Annotated[int, Field(ge=0)] = 0
     guardrails: dict[str, Any] = {}
-    at_once: Some = 6
+    at_once: Some = 12
 
 
 class Form(Contract):

@@ -184,7 +184,7 @@ class Stage:
         if not skips:
             said = self.processes.last_words("sensor")
             raise OperationError(f"the sensor {name} does not say why it starts nothing:\n{said}")
-        return reason.strip()
+        return reason.strip().partition("\n")[0]  # Dagster's code server says goodbye behind it
 
     def wait_for_release(self, known: set[str], *, minutes: int) -> str:
         """The release that comes out of the run which the sensor starts. Raises OperationError when none comes."""
