@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from ml_platform.contracts.canonical import bytes_sha256
 from ml_platform.contracts.monitor_policy import MonitorPolicy, Signal
 from ml_platform.contracts.monitoring import Decision, Seen
@@ -35,7 +37,7 @@ def keep_decision(
     def build(folder: Path) -> dict[str, Any]:
         (folder / DECISION).write_bytes(decision.canonical_bytes())
         # Without the time of packing, so that the same answers are the same bytes.
-        (folder / SEEN).write_bytes(gzip.compress(lines, compresslevel=6, mtime=0))
+        (folder / SEEN).write_bytes(gzip.compress(lines, compresslevel=1, mtime=0))
         return {
             "product": decision.product,
             "action": decision.action.value,
@@ -64,20 +66,21 @@ def load_kept(store: ArtifactStore, sha256: str) -> tuple[Decision, tuple[Seen, 
 
 
 def _line(one: Seen) -> bytes:
+    """An answer as a line; `json` takes twice as long, and what stops waits for up to 50,000 of them."""
     plain = {
         "response_id": one.response_id,
         "release_id": one.release_id,
         "cohort": one.cohort.value,
         "epoch": one.epoch,
         "exposure": one.exposure,
-        "at": one.at.isoformat(),
-        "answered_at": one.answered_at.isoformat(),
+        "at": one.at,
+        "answered_at": one.answered_at,
         "user": one.user,
-        "signals": {signal.value: one.signals[signal] for signal in sorted(one.signals)},
+        "signals": {signal.value: value for signal, value in one.signals.items()},
         "mature": one.mature,
         "labelled": one.labelled,
     }
-    return json.dumps(plain, separators=(",", ":")).encode() + b"\n"
+    return orjson.dumps(plain, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
 
 def _seen(path: Path) -> Iterator[Seen]:
