@@ -109,7 +109,7 @@ def _examples_shown(product: Product, training_set: Artifact) -> dict[str, Any]:
         "counts": MetadataValue.md(markdown_table(("set", "examples"), [(f"`{n}`", c) for n, c in counts.items()])),
         "dagster/row_count": MetadataValue.int(sum(counts.values())),
     }
-    for name, what in (("taught", "learnt from"), ("set_aside", "reason")):
+    for name, what in (("left_out", "reason"), ("taught", "learnt from"), ("set_aside", "reason")):
         if found := training_set.facts.get(name):
             shown[name] = MetadataValue.md(markdown_table((what, "count"), list(found.items())))
     examples = load_examples(training_set, "train")

@@ -10,7 +10,7 @@ from ml_platform.contracts.example import Example, FactValue
 from ml_platform.contracts.product import ExamplesSpec
 from ml_platform.contracts.serving import LONGEST_BROUGHT
 from ml_platform.errors import ContractError
-from ml_platform.families.lora.examples import Drawn, ExamplesContext
+from ml_platform.families.lora.examples import BEYOND_MAXIMUM, Drawn, ExamplesContext
 from ml_platform.families.lora.templates import Template, nearest_hint
 from ml_platform.snapshots.spelling import plain, row_name, spoken
 
@@ -78,7 +78,7 @@ class _RowReader:
         left_out: Counter[str] = Counter()
         for name, row in named:
             if len(examples) == self.context.max_examples:
-                left_out["beyond max_examples"] = len(rows) - len(examples) - left_out.total()
+                left_out[BEYOND_MAXIMUM] = len(rows) - len(examples) - left_out.total()
                 break
             reason = self._reason_against(row)
             if reason:

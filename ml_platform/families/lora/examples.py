@@ -79,6 +79,10 @@ class ExamplesContext:
         return hashlib.sha256(f"{self.seed}\n{name}".encode()).hexdigest()
 
 
+BEYOND_MAXIMUM = "beyond max_examples"
+"""Why most rows of a large source become no example: nothing is wrong with them."""
+
+
 @dataclass(frozen=True)
 class Drawn:
     """Examples, and how many rows gave none, by reason."""

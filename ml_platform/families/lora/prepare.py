@@ -13,7 +13,7 @@ from ml_platform.contracts.example import Example
 from ml_platform.contracts.products import Product
 from ml_platform.contracts.progress import Progress, Reporter, silent
 from ml_platform.errors import SourceDataError
-from ml_platform.families.lora.examples import Drawn, ExamplesContext, Join, draw_examples
+from ml_platform.families.lora.examples import BEYOND_MAXIMUM, Drawn, ExamplesContext, Join, draw_examples
 from ml_platform.families.lora.golden import Golden, as_shown, golden_sha256, load_golden_sets, parse_examples
 from ml_platform.families.lora.soundness import require_known_kinds, sound_examples
 from ml_platform.families.lora.taught import is_taught, set_aside_rows, with_taught
@@ -194,6 +194,6 @@ def _summary(artifact: Artifact) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in artifact.facts["counts"].items())
     problems = len(artifact.facts["leakage"]["problems"])
     leakage = "no leakage found" if not problems else f"{problems} problems of leakage"
-    old = artifact.facts["left_out"].get(BEFORE_ITS_SPLIT, 0)
-    dropped = f", {old} {BEFORE_ITS_SPLIT}" if old else ""
+    reasons = {reason: count for reason, count in artifact.facts["left_out"].items() if reason != BEYOND_MAXIMUM}
+    dropped = f", left out: {', '.join(f'{count} {reason}' for reason, count in reasons.items())}" if reasons else ""
     return f"{counts}{dropped}, {leakage}" + (", reused" if artifact.reused else "")

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from ml_platform.contracts.products import load_product
+from ml_platform.contracts.progress import Reporter, silent
 from ml_platform.families.lora.prepare import make_training_set
 from ml_platform.lineage.artifacts import Artifact, LocalArtifactStore
 from ml_platform.snapshots.extract import take_snapshot
@@ -81,6 +82,7 @@ def prepare(tmp_path: Path) -> Prepare:
         characters: int = 500,
         serving: dict[str, Any] | None = None,
         files: dict[str, bytes] | None = None,
+        report: Reporter = silent,
     ) -> Artifact:
         folder = tmp_path / "anything"
         folder.mkdir(exist_ok=True)
@@ -126,6 +128,6 @@ def prepare(tmp_path: Path) -> Prepare:
             (folder / f"{name}.yaml").write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), "utf-8")
         product = load_product(folder)
         store = LocalArtifactStore(tmp_path / "store")
-        return make_training_set(product, take_snapshot(product, date(2026, 6, 1), store), None, store)
+        return make_training_set(product, take_snapshot(product, date(2026, 6, 1), store), None, store, report)
 
     return run

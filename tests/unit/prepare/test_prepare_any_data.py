@@ -296,6 +296,18 @@ def test_what_is_older_than_the_split_of_its_entity_is_left_out_and_counted(prep
     assert sum(counted.values()) < 70
 
 
+def test_another_case_or_a_blank_more_makes_no_other_question(prepare: Prepare) -> None:
+    """Exports pad their cells; punctuation may be what is asked."""
+    written = ("what is {} + 1", "  What is  {} + 1 ", "WHAT IS {} + 1\t", "what is {} - 1")
+    rows = [row(number, text=written[number % 4].format(number // 4)) for number in range(80)]
+    said: list[str] = []
+    made = prepare(rows, report=lambda progress: said.append(progress.detail))
+    assert made.facts["left_out"] == {"repeated question": 40}
+    assert sum(made.facts["counts"].values()) == 40
+    assert leakage_of(made).passed
+    assert "left out: 40 repeated question" in said[-1]
+
+
 def test_equal_texts_and_equal_times_do_no_harm(prepare: Prepare) -> None:
     made = prepare([row(number, at=BEGINNING.isoformat(), text=f"same {number % 20}") for number in range(60)])
     assert leakage_of(made).passed
