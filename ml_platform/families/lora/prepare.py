@@ -15,7 +15,7 @@ from ml_platform.contracts.progress import Progress, Reporter, silent
 from ml_platform.errors import SourceDataError
 from ml_platform.families.lora.examples import BEYOND_MAXIMUM, Drawn, ExamplesContext, Join, draw_examples
 from ml_platform.families.lora.golden import Golden, as_shown, golden_sha256, load_golden_sets, parse_examples
-from ml_platform.families.lora.soundness import require_known_kinds, sound_examples
+from ml_platform.families.lora.soundness import require_known_facts, require_known_kinds, sound_examples
 from ml_platform.families.lora.taught import is_taught, set_aside_rows, with_taught
 from ml_platform.lineage.artifacts import Artifact, ArtifactStore
 from ml_platform.snapshots.leakage import check_leakage
@@ -52,6 +52,7 @@ def make_training_set(
         sound = sound_examples(drawn.examples, spec.evaluation, product.name)
         asked = [one for one in sound if one.origin is None]
         require_known_kinds(golden, asked, spec.evaluation)
+        require_known_facts(golden, asked)
         splits = split_examples(asked, spec.examples.splits)
         left_out = drawn.left_out + Counter({BEFORE_ITS_SPLIT: len(asked) - sum(map(len, splits.values()))})
         everything = [one for name in golden for one in golden[name]]

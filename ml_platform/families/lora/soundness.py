@@ -61,6 +61,25 @@ def require_known_kinds(
                 raise SourceDataError(f"golden set '{name}', '{question.example_id}': {problem}")
 
 
+def require_known_facts(golden: Mapping[str, Sequence[Example]], examples: Iterable[Example]) -> None:
+    """Raises SourceDataError for a golden question that is shown facts which no example has, or none where all have.
+
+    The model would be asked in a form that it never learnt, and a copy of the question in training would look like
+    another one.
+    """
+    names = [set(example.facts) for example in examples]
+    shown, always = set[str]().union(*names), set.intersection(*names) if names else set[str]()
+    for name, questions in golden.items():
+        for question in (one for one in questions if one.kind == "answer"):
+            where = f"golden set '{name}', '{question.example_id}'"
+            if unknown := sorted(set(question.facts) - shown):
+                raise SourceDataError(
+                    f"{where}: no example is shown the fact '{unknown[0]}'. Examples show: {', '.join(sorted(shown))}."
+                )
+            if always and not question.facts:
+                raise SourceDataError(f"{where}: has no facts. Give it those of examples: {', '.join(sorted(always))}.")
+
+
 def invented_numbers(reply: str, facts: Mapping[str, FactValue], utterance: str) -> list[str]:
     """The digits in a reply that stand nowhere in the facts, their names or the utterance.
 

@@ -83,6 +83,33 @@ def test_a_golden_label_of_another_kind_than_any_example_has_is_refused_for_no_a
         prepare(rows, **given)
 
 
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"line": "Atlas"}, None),
+        ({}, "has no facts. Give it those of examples: line"),
+        ({"Line": "Atlas"}, "no example is shown the fact 'Line'. Examples show: line"),
+    ],
+)
+def test_a_golden_question_is_shown_the_facts_that_examples_are_shown(
+    prepare: Prepare, facts: dict[str, str], told: str | None
+) -> None:
+    given: dict[str, Any] = {
+        "source": {
+            "columns": {"id": "string", "at": "timestamp", "text": "string", "label": "string", "line": "string"}
+        },
+        "examples": {"facts": ["line"]},
+        "evaluation": IN_FILE,
+        "files": {"golden.jsonl": json.dumps(LINE | {"facts": facts}).encode()},
+    }
+    rows = [row | {"line": f"line {number % 3}"} for number, row in enumerate(ROWS)]
+    if told is None:
+        assert len(load_examples(prepare(rows, **given), "golden/set")) == 1
+        return
+    with pytest.raises(SourceDataError, match=f"golden set 'set', 'g/1': {told}"):
+        prepare(rows, **given)
+
+
 def test_a_golden_file_that_is_not_there_is_named(prepare: Prepare) -> None:
     with pytest.raises(ContractError, match=r"golden.jsonl: there is no such file"):
         prepare(ROWS, evaluation=IN_FILE)
