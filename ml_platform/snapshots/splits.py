@@ -15,6 +15,7 @@ from ml_platform.errors import InvalidInputError
 Splits = dict[str, list[Example]]
 
 NAMES = ("train", "validation", "test")
+_BLANKS = re.compile(r"[ \t\r\n\u00a0]+")
 _LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -57,7 +58,7 @@ def question_sha256(example: Example) -> str:
     Case and spacing make no other question of it: exports pad their cells, and what is learnt by heart with a blank at
     its end would be measured without one. Punctuation may (`2 + 3` and `2 - 3`).
     """
-    utterance = " ".join(unicodedata.normalize("NFC", example.utterance).casefold().split())
+    utterance = _BLANKS.sub(" ", unicodedata.normalize("NFC", example.utterance).casefold()).strip(" ")
     return digest({"utterance": utterance, "facts": example.facts})
 
 
