@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from ml_platform.contracts.events import Event
 from ml_platform.contracts.policy import CanaryPlan, SlotName
 from ml_platform.lineage.replay import Replay
+from ml_platform.monitoring.labels import SKEW
 from ml_platform.monitoring.observations import Feed
 from ml_platform.release.monitor_policies import MonitorPolicies, Watched
 from ml_platform.release.situation import Plan
@@ -31,6 +32,15 @@ class Subject:
     """A feed of the same answers, from their beginning."""
     watched: tuple[Watched, Watched]
     """By which policies the canary and production are watched."""
+    age: timedelta
+    since: datetime | None
+    """Answers given since about then are read, None for all."""
+
+    def has_read(self, age: timedelta, since: datetime | None) -> bool:
+        """Whether what was read here, with labels of that age, holds every answer since a time."""
+        if age != self.age or since is None or (self.since is not None and since < self.since):
+            return False
+        return self.traffic.holds_since(since - SKEW)
 
 
 def name_of(replay: Replay) -> tuple[int, str | None]:
@@ -48,8 +58,14 @@ def watched_in(replay: Replay, policies: MonitorPolicies) -> tuple[Watched, Watc
     return canary, production
 
 
-def subject_of(replay: Replay, policies: MonitorPolicies, open_feed: OpenFeed) -> Subject:
-    """What there is to watch now. Raises what the stores raise."""
+def subject_of(
+    replay: Replay, policies: MonitorPolicies, open_feed: OpenFeed, before: Subject | None = None
+) -> Subject:
+    """What there is to watch now. Raises what the stores raise.
+
+    What was watched `before` hands on its feed and the answers that it has read, where they reach back far enough: the
+    minute around a move is not read again, while a release that has just got users waits to be looked at.
+    """
     base = _base(replay)
     base_epoch = base.epoch if base else 0
     canary, production = watched_in(replay, policies)
@@ -60,13 +76,19 @@ def subject_of(replay: Replay, policies: MonitorPolicies, open_feed: OpenFeed) -
     if since is not None and replay.opened is None:
         wall, stretch = datetime.now(UTC), stretch_of(age)
         since, stretches = max(since, counts_since(wall, stretch)), Stretches(max(served, base_epoch), stretch, wall)
+    traffic = Traffic(base_epoch, canary.policy, production.policy, served, stretches)
+    handed_on = before if before is not None and before.has_read(age, since) else None
+    if handed_on is not None and since is not None:
+        traffic.take_over(handed_on.traffic, since - SKEW)
     return Subject(
         name=name_of(replay),
         plan=Plan(_plan_of(replay), judging.policy, judging.why, production.policy),
-        traffic=Traffic(base_epoch, canary.policy, production.policy, served, stretches),
-        feed=open_feed(age, since),
+        traffic=traffic,
+        feed=open_feed(age, since) if handed_on is None else handed_on.feed,
         again=lambda: open_feed(age, since),
         watched=(canary, production),
+        age=age,
+        since=since,
     )
 
 

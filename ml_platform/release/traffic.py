@@ -42,6 +42,7 @@ class Traffic:
         self._known: Findings | None = None
         self._judged_since: datetime | None = None
         self.forgotten = 0
+        self._forgotten_until: datetime | None = None
 
     @property
     def seen(self) -> Sequence[Seen]:
@@ -57,6 +58,15 @@ class Traffic:
             if one.epoch >= self.since_epoch and one.cohort in (Cohort.PRODUCTION, Cohort.CANARY):
                 self._fold(one)
 
+    def holds_since(self, since: datetime) -> bool:
+        """Whether no answer that was given since a time of ours has been forgotten."""
+        return self._forgotten_until is None or self._forgotten_until < since
+
+    def take_over(self, before: "Traffic", since: datetime) -> None:
+        """What another one holds of this one's epochs or since a time of ours, and when each release answered last."""
+        self._lasts = dict(before._lasts)
+        self.add(one for one in before.seen if one.epoch >= self.since_epoch or one.answered_at >= since)
+
     def _fold(self, one: Seen) -> None:
         self._known = None
         self._seen[one.response_id] = one
@@ -67,8 +77,10 @@ class Traffic:
         for recent in self._recent.values():
             recent.add((one,))
         while len(self._seen) > MOST_SEEN:
-            del self._seen[next(iter(self._seen))]
+            oldest = self._seen.pop(next(iter(self._seen)))
             self.forgotten += 1
+            until = self._forgotten_until
+            self._forgotten_until = oldest.answered_at if until is None else max(until, oldest.answered_at)
 
     def turn(self, wall: datetime) -> None:
         """Forgets of production what no longer counts at a time of ours; to be called before what is new is added."""

@@ -117,8 +117,8 @@ class Watch:
         """What is watched, with what came since the last look."""
         named = name_of(replay), watched_in(replay, self._policies)
         if self._subject is None or (self._subject.name, self._subject.watched) != named:
-            self._subject = None  # what fails half-way is begun again
-            self._subject = subject_of(replay, self._policies, self.open_feed)
+            before, self._subject = self._subject, None  # what fails half-way is begun again
+            self._subject = subject_of(replay, self._policies, self.open_feed, before)
         subject, self._subject = self._subject, None
         subject.traffic.turn(datetime.now(UTC))
         subject.traffic.judge_anew(judged_since(replay))
