@@ -9,6 +9,7 @@ import pytest
 from ml_platform.contracts.monitor_policy import MonitorPolicy
 from ml_platform.contracts.monitoring import Action
 from ml_platform.contracts.policy import SlotName
+from ml_platform.monitoring.observations import Feed
 from tests.samples.releases import OPERATOR
 from tests.samples.rollouts import WATCHED, Rollout, go_on, make_rollout, slots
 from tests.samples.walls import Wall
@@ -93,6 +94,34 @@ def test_the_first_canary_waits_for_an_operator(tmp_path: Path) -> None:
     decision = world.look().decision
     assert decision.action is Action.HOLD
     assert decision.waits_for == ("an operator: `mlp promote`",)
+
+
+def test_what_was_read_is_handed_on_over_moves_and_says_what_reading_it_again_would_say(
+    world: Rollout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A minute of answers lies before each move; while they were read again, nobody looked at the new release."""
+    opened: list[object] = []
+
+    def counted(*given: Any, **named: Any) -> Feed:
+        opened.append(named["since"])
+        return Feed(*given, **named)
+
+    monkeypatch.setattr("ml_platform.release.controlling.Feed", counted)
+    loop = world.loop()
+    assert [one.action for one in go_on(world, loop)] == [Action.STEP_UP, Action.PROMOTE]
+    world.answer(8, errors=0.4)
+    here = world.look(loop).decision
+    assert len(opened) == 1
+    there = world.look(world.successor(loop)).decision
+    assert len(opened) == 2
+    assert here.readings
+    assert (here.action, here.readings, here.waits_for) == (there.action, there.readings, there.waits_for)
+    world.answer(30, errors=1.0)
+    first = world.loop("controller-2")
+    assert world.look(first).decision.action is Action.ROLL_BACK
+    world.answer(20)
+    assert world.look(first).decision.action is Action.HOLD
+    assert len(opened) == 3
 
 
 def test_production_that_breaks_a_hard_limit_is_taken_back(world: Rollout) -> None:
