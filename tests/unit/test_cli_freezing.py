@@ -64,6 +64,9 @@ def test_an_operator_signs_the_promotion_of_the_canary(
     assert told(capsys, "sign-off", PRODUCT, said["release_id"][:12], "--reason", "I looked at this one") == said
     monkeypatch.setenv("ML_PLATFORM_TRUSTED_OPERATORS", "0" * 64)
     assert run(["sign-off", PRODUCT, "--reason", "fine"]) == 1
+    assert "no operator's key is here, and others are named as operators" in capsys.readouterr().err
+    monkeypatch.setenv("ML_PLATFORM_OPERATOR_KEY_FILE", str(proven.home.keys / "operator_key.pem"))
+    assert run(["sign-off", PRODUCT, "--reason", "fine"]) == 1
     assert "which is not trusted" in capsys.readouterr().err
 
 
