@@ -104,8 +104,10 @@ def adapter_verifies_check(chain: Chain) -> AssetChecksDefinition:
     )
     def adapter_verifies(candidate: Value, store: StoreResource) -> AssetCheckResult:
         """Every file of the candidate has the digest that its manifest states, and weights are safetensors."""
+        with readable_failures():
+            artifacts = store.store()
         try:
-            files = store.store().open(candidate.kind, candidate.value_sha256).manifest.files
+            files = artifacts.open(candidate.kind, candidate.value_sha256).manifest.files
         except IntegrityError as error:
             return check_shown(_verified(0, str(error)), {})
         unsafe = [name for name in files if Path(name).suffix not in {".safetensors", ".json"}]

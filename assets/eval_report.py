@@ -54,8 +54,8 @@ def eval_report_asset(chain: Chain) -> AssetsDefinition:
         """
         from ml_platform.evaluation.evaluate import evaluate_candidate, load_report
 
-        report, artifacts = report_to(context.log), store.store()
         with readable_failures():
+            report, artifacts = report_to(context.log), store.store()
             traced = trace_ancestry(artifacts, candidate.value_sha256)
             artifacts.require_attested(traced.snapshot, traced.training_set)
             measured = evaluate_candidate(

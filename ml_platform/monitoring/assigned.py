@@ -27,12 +27,14 @@ _SLOTS = {Cohort.PRODUCTION: SlotName.PRODUCTION, Cohort.CANARY: SlotName.CANARY
 class Releases:
     """What monitoring asks about releases; `serving` gives what a release keeps of how it serves, None for nothing.
 
-    `slots` gives the releases in their slots at an epoch, None for an epoch that nobody knows.
+    `slots` gives the releases in their slots at an epoch, None for an epoch that nobody knows. `time` is the time that
+    the product lived in when they were asked for first, `time_now` tells it of now where it may have changed.
     """
 
     serving: Callable[[str], ServingContent | None]
     slots: Callable[[int], dict[SlotName, str] | None] = field(default=lambda _: None)
     time: ServingTime = ServingTime.CLOCK
+    time_now: Callable[[], ServingTime] | None = None
 
     @classmethod
     def alike(cls, content: ServingContent) -> "Releases":
@@ -61,7 +63,7 @@ def known_releases(ledger: Ledger, store: ArtifactStore, product: str) -> Releas
     The product's time is what its newest release in production says. Raises what the ledger and the store raise.
     """
     history = _History(ledger, store, product)
-    return Releases(history.serving, history.slots, history.time())
+    return Releases(history.serving, history.slots, history.time(), history.time)
 
 
 class _History:
@@ -103,7 +105,9 @@ class _History:
         return self._contents.get(release_id)
 
     def time(self) -> ServingTime:
-        """The time that the product lives in."""
+        """The time that the product lives in now."""
+        if self._ledger.heads().get(self._product) != self._replay.head_sha256:
+            self._read()
         wanted = self._replay.slots.get(SlotName.PRODUCTION) or self._replay.slots.get(SlotName.CANARY)
         content = None if wanted is None else self.serving(wanted)
         return ServingTime.CLOCK if content is None else content.spec.time

@@ -62,6 +62,12 @@ class Feed:
         """The product's time, as the answers that were read tell it."""
         return self._clock.now()
 
+    @property
+    def is_in_time(self) -> bool:
+        """Whether the product still lives in the time that answers are read by here: a release may bring another."""
+        now = self._releases.time_now
+        return now is None or now() is self._releases.time
+
     def read(self) -> tuple[Seen, ...]:
         """What is new or has changed since the last read, the oldest first; each answer once, as it is known now."""
         more = True

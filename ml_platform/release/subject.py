@@ -37,10 +37,10 @@ class Subject:
     """Answers given since about then are read, None for all."""
 
     def has_read(self, age: timedelta, since: datetime | None) -> bool:
-        """Whether what was read here, with labels of that age, holds every answer since a time."""
+        """Whether what was read here, with labels of that age, holds every answer since a time as it is read now."""
         if age != self.age or since is None or (self.since is not None and since < self.since):
             return False
-        return self.traffic.holds_since(since - SKEW)
+        return self.traffic.holds_since(since - SKEW) and self.feed.is_in_time
 
 
 def name_of(replay: Replay) -> tuple[int, str | None]:

@@ -10,6 +10,7 @@ from ml_platform.contracts.monitor_policy import MonitorPolicy
 from ml_platform.contracts.monitoring import Action
 from ml_platform.contracts.policy import SlotName
 from ml_platform.monitoring.observations import Feed
+from tests.samples.followed import SERVING
 from tests.samples.releases import OPERATOR
 from tests.samples.rollouts import WATCHED, Rollout, go_on, make_rollout, slots
 from tests.samples.walls import Wall
@@ -122,6 +123,28 @@ def test_what_was_read_is_handed_on_over_moves_and_says_what_reading_it_again_wo
     world.answer(20)
     assert world.look(first).decision.action is Action.HOLD
     assert len(opened) == 3
+
+
+def test_a_release_that_brings_another_time_is_read_anew(world: Rollout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of the feed before counts by the features' time, in which nothing would pass any more."""
+    opened: list[object] = []
+
+    def counted(*given: Any, **named: Any) -> Feed:
+        opened.append(named["since"])
+        return Feed(*given, **named)
+
+    monkeypatch.setattr("ml_platform.release.controlling.Feed", counted)
+    loop = world.loop()
+    world.look(loop)
+    world.serving = SERVING
+    first = slots(world)[SlotName.CANARY]
+    world.controller.abort_canary(world.product, first, "another one", datetime.now(UTC), "ops")
+    world.promote(world.try_out(7))
+    world.look(loop)
+    assert len(opened) == 2
+    world.try_out(8)
+    world.look(loop)
+    assert len(opened) == 2
 
 
 def test_production_that_breaks_a_hard_limit_is_taken_back(world: Rollout) -> None:
