@@ -34,7 +34,10 @@ UNFINISHED = [
     DagsterRunStatus.CANCELING,
 ]
 
-SHIPPED_BEFORE = {"a722d13e9021be17ba9eb0d981795514df42dcbb39cca2a162f5bf75aabd08d3"}
+SHIPPED_BEFORE = {
+    "a722d13e9021be17ba9eb0d981795514df42dcbb39cca2a162f5bf75aabd08d3",
+    "bc2da7783934553cbd4c19f637a9f7df2b9605da32c03999f3e518ff254f9e22",
+}
 """The digests of earlier versions of deploy/dagster.yaml."""
 
 ENDED = {DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED, DagsterRunStatus.FAILURE}
